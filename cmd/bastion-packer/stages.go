@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"sluice/internal/checkpoint"
+	"sluice/internal/cli"
+	"sluice/internal/console"
+	"sluice/internal/link"
+	"sluice/internal/packer"
+	"sluice/internal/trust"
+	"sluice/pkg/envelope"
+	"sluice/pkg/quality"
+)
+
+func mirrorCommand(s cli.Streams) *cobra.Command {
+	cfg := packer.DefaultConfig().Hub
+	req := packer.MirrorRequest{Sub: "payload", Evidence: "mirror.json"}
+	var asBase bool
+	c := &cobra.Command{Use: "mirror ORG/NAME[@REVISION]", Short: "Fetch a snapshot at a pinned commit, every file verified", Args: cli.Args(cobra.ExactArgs(1)),
+		Long: "Fetch a snapshot into DIR/payload (with --base into DIR/base) and record it in DIR/evidence. It resumes.\n" + cli.ExitStatus,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var found bool
+			if req.Repo, req.Revision, found = strings.Cut(args[0], "@"); !found {
+				req.Revision = "main"
+			}
+			if asBase {
+				req.Sub, req.Evidence = "base", "mirror-base.json"
+			}
+			client, err := packer.NewHub(cfg, zap.NewNop())
+			if err != nil {
+				return cli.Usage(err)
+			}
+			bar := cli.NewStages(s.Err, console.Low)
+			req.Progress = bar.Stage("mirror")
+			rec, err := packer.Mirror(cmd.Context(), client, req)
+			bar.Close()
+			if err != nil {
+				return err
+			}
+			for _, f := range rec.Files {
+				if _, err := fmt.Fprintf(s.Out, "%s  %12d  %-8s  %s\n", f.SHA256, f.Size, f.Method, f.Path); err != nil {
+					return err
+				}
+			}
+			_, err = fmt.Fprintf(s.Out, "commit %s, %d files\n", rec.Commit, len(rec.Files))
+			return err
+		}}
+	c.Flags().StringVar(&req.Dir, "dir", "", "job directory (required)")
+	c.Flags().StringVar(&cfg.Endpoint, "endpoint", cfg.Endpoint, "the Hub")
+	c.Flags().StringVar(&cfg.TokenFile, "token-file", "", "file of the access token")
+	c.Flags().IntVar(&cfg.Workers, "workers", cfg.Workers, "files at once")
+	c.Flags().StringSliceVar(&req.Allow, "allow", nil, "patterns to fetch")
+	c.Flags().StringSliceVar(&req.Ignore, "ignore", nil, "patterns to leave behind")
+	c.Flags().BoolVar(&asBase, "base", false, "fetch as the base model of the job")
+	return cli.Require(c, "dir")
+}
+
+func inspectCommand(s cli.Streams) *cobra.Command {
+	opt := checkpoint.Options{}
+	c := &cobra.Command{Use: "inspect DIR", Short: "Inspect DIR/payload (against DIR/base when it is there)", Args: cli.Args(cobra.ExactArgs(1)), Long: "Inspect a job directory.\n" + cli.ExitStatus,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rep, err := packer.Inspect(cmd.Context(), args[0], opt)
+			if rep == nil {
+				return err
+			}
+			for _, f := range rep.Findings {
+				if _, err := fmt.Fprintf(s.Out, "%s: %s: %s\n", f.File, f.Rule, f.Detail); err != nil {
+					return err
+				}
+			}
+			if err != nil {
+				return cli.Refused(err)
+			}
+			_, err = fmt.Fprintf(s.Out, "pass, %d files\n", len(rep.Files))
+			return err
+		}}
+	c.Flags().StringVar(&opt.Kind, "kind", string(envelope.KindModelWeights), "kind of the release")
+	c.Flags().StringSliceVar(&opt.Exceptions, "accept", nil, "rules whose findings are accepted by declared policy")
+	return c
+}
+
+func gateCommand(s cli.Streams) *cobra.Command {
+	m := quality.DefaultMargins()
+	req := packer.GateRequest{}
+	mmlu, humaneval := m.MMLU.Absolute*100, m.HumanEval.Absolute*100
+	c := &cobra.Command{Use: "gate", Short: "Compare the evaluations of a quantized model with its base's", Args: cli.Args(cobra.NoArgs),
+		Long: "Compare lm-eval samples of both models, item by item, and write DIR/evidence/gate.json.\n" + cli.ExitStatus,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m.MMLU.Absolute, m.HumanEval.Absolute = mmlu/100, humaneval/100
+			req.Margins = m
+			rep, err := packer.RunGate(cmd.Context(), req)
+			if rep == nil {
+				return cli.Refused(err)
+			}
+			if err != nil {
+				return cli.Refused(err)
+			}
+			_, err = fmt.Fprint(s.Out, rep.Text())
+			return err
+		}}
+	c.Flags().StringVar(&req.Dir, "dir", "", "job directory (required)")
+	c.Flags().StringVar(&req.Base, "base", "", "directory of the base's samples (required)")
+	c.Flags().StringVar(&req.Quantized, "quantized", "", "directory of the quantized model's samples (required)")
+	c.Flags().Float64Var(&mmlu, "mmlu-margin", mmlu, "margin in percentage points")
+	c.Flags().Float64Var(&humaneval, "humaneval-margin", humaneval, "margin in percentage points")
+	return cli.Require(c, "dir", "base", "quantized")
+}
+
+type sealFlags struct {
+	dir, key, pass, kind, exception, source string
+	lifetime                                time.Duration
+	predicate                               envelope.Predicate
+}
+
+func sealCommand(s cli.Streams) *cobra.Command {
+	f := sealFlags{}
+	p := &f.predicate
+	c := &cobra.Command{Use: "seal DIR", Short: "Make the envelope of DIR/payload, bind DIR/evidence, sign it", Args: cli.Args(cobra.ExactArgs(1)),
+		Long: "Make DIR/envelope.sluice. What the evidence says (mirror, inspection, gate) goes into the statement.\n" + cli.ExitStatus,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.dir = args[0]
+			req, err := f.request()
+			if err != nil {
+				return cli.Usage(err)
+			}
+			bar := cli.NewStages(s.Err, console.Low)
+			req.Progress = bar.Stage("seal")
+			env, err := packer.Seal(cmd.Context(), req)
+			bar.Close()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(s.Out, "release %s\nwords   %s\n", env.ID, packer.Words(env))
+			return err
+		}}
+	c.Flags().StringVar(&f.key, "key", "", "the packer's private key file (required)")
+	c.Flags().StringVar(&f.pass, "passphrase-file", "", "file whose first line is its passphrase (required)")
+	c.Flags().StringVar(&p.Stream, "stream", "", "stream (required)")
+	c.Flags().StringVar(&p.Name, "name", "", "name to publish under (required)")
+	c.Flags().StringVar(&p.Version, "version", "", "version; default: the mirrored commit")
+	c.Flags().Int64Var(&p.Epoch, "epoch", 1, "epoch")
+	c.Flags().Int64Var(&p.Seq, "seq", 0, "number in the stream (required)")
+	c.Flags().StringVar(&p.Prev, "prev", "", "release id of the predecessor")
+	c.Flags().StringVar(&f.kind, "kind", string(envelope.KindModelWeights), "kind of the release")
+	c.Flags().StringVar(&f.exception, "gate-exception", "", "reason why there is no gate; every officer is shown it")
+	c.Flags().StringVar(&f.source, "source", "", "where the files come from, when they were not mirrored")
+	c.Flags().StringSliceVar(&p.Audience, "audience", nil, "receiver ids (required)")
+	c.Flags().StringVar(&p.Classification, "classification", "UNCLASSIFIED", "classification label")
+	c.Flags().DurationVar(&f.lifetime, "lifetime", 90*24*time.Hour, "time until it expires")
+	return cli.Require(c, "key", "passphrase-file", "stream", "name")
+}
+
+func (f *sealFlags) request() (packer.SealRequest, error) {
+	pass, err := cli.ReadPassphrase(f.pass)
+	if err != nil {
+		return packer.SealRequest{}, err
+	}
+	key, err := cli.OpenKey(f.key, pass)
+	if err != nil {
+		return packer.SealRequest{}, err
+	}
+	h1, err := key.H1()
+	if err != nil {
+		return packer.SealRequest{}, fmt.Errorf("%s: %w", f.key, err)
+	}
+	p := f.predicate
+	p.Kind = envelope.Kind(f.kind)
+	now := time.Now().UTC().Truncate(time.Second)
+	p.Created, p.Expires = now.Format(time.RFC3339), now.Add(f.lifetime).Format(time.RFC3339)
+	slices.Sort(p.Audience)
+	if err := packer.DescribeEvidence(f.dir, f.exception, f.source, &p); err != nil {
+		return packer.SealRequest{}, err
+	}
+	return packer.SealRequest{Dir: f.dir, Predicate: p, Signer: h1.Signer()}, nil
+}
+
+func sendCommand(s cli.Streams) *cobra.Command {
+	cfg := packer.DefaultConfig().Link
+	var object, fingerprint, key, pass, rate string
+	var pass1 int
+	var repair float64
+	c := &cobra.Command{Use: "send DIR", Short: "Send one pass of a sealed and approved release", Args: cli.Args(cobra.ExactArgs(1)),
+		Long: "Send one pass. A further pass (--pass 2) sends fresh repair symbols and heals what the earlier ones lost.\n" + cli.ExitStatus,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, err := trust.Load(object, fingerprint)
+			if err != nil {
+				return cli.Usage(err)
+			}
+			if err := cfg.SetRate(rate, repair); err != nil {
+				return cli.Usage(err)
+			}
+			passphrase, err := cli.ReadPassphrase(pass)
+			if err != nil {
+				return cli.Usage(err)
+			}
+			linkKey, err := cli.OpenKey(key, passphrase)
+			if err != nil {
+				return err
+			}
+			env, err := packer.ReadEnvelope(args[0])
+			if err != nil {
+				return cli.Refused(err)
+			}
+			if _, err := st.Check(env, trust.Rules{Receiver: cfg.Receiver, Now: time.Now()}); err != nil {
+				return cli.Refused(err)
+			}
+			if err := packer.VerifySealed(cmd.Context(), args[0], env, nil); err != nil {
+				return cli.Refused(err)
+			}
+			conn, err := packer.Dial(cmd.Context(), cfg, zap.NewNop())
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			bar := cli.NewStages(s.Err, console.Low)
+			progress := bar.Stage("send")
+			sender, err := packer.NewSender(cfg, st, conn, linkKey, packer.SenderOptions{Logger: zap.NewNop(),
+				Progress: func(p link.SendProgress) { progress(int64(p.Source+p.Repair), int64(p.SourceTotal+p.RepairTotal)) }})
+			if err != nil {
+				return cli.Usage(err)
+			}
+			rep, err := packer.Send(cmd.Context(), sender, packer.SendRequest{Dir: args[0], Env: env, Pass: pass1, Rows: packer.RepairRows(repair)})
+			bar.Close()
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(s.Out, "pass %d of release %s: %d datagrams, %d source and %d repair symbols, %s\n", pass1, env.ID, rep.Sealed, rep.Source, rep.Repair, rep.Elapsed.Round(time.Millisecond))
+			return err
+		}}
+	trustFlags(c, &object, &fingerprint)
+	c.Flags().StringVar(&key, "link-key", "", "the link key file (required)")
+	c.Flags().StringVar(&pass, "passphrase-file", "", "file whose first line is its passphrase (required)")
+	c.Flags().StringVar(&cfg.Receiver, "receiver", "", "receiver id of the trust object (required)")
+	c.Flags().StringVar(&cfg.Address, "to", "", "address and port of the diode's input (required)")
+	c.Flags().IntVar(&cfg.MTU, "mtu", cfg.MTU, "1500 or 9000")
+	c.Flags().StringVar(&rate, "rate", "900Mbit", "rate in bits a second")
+	c.Flags().Float64Var(&repair, "repair", 10, "repair symbols in percent")
+	c.Flags().IntVar(&pass1, "pass", 1, "number of the pass")
+	c.Flags().StringVar(&cfg.GSO, "gso", cfg.GSO, "auto, on or off")
+	return cli.Require(c, "trust", "fingerprint", "link-key", "passphrase-file", "receiver", "to")
+}

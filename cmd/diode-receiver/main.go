@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command diode-receiver is the high side of Sluice: it receives releases from a one-way link or from media, verifies everything,
+// holds, and publishes.
+//
+// `run` is the daemon; every other verb does one of its stages once, on the same code.
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"sluice/internal/cli"
+)
+
+// version is stamped at link time.
+var version string //nolint:gochecknoglobals // -ldflags -X needs a variable
+
+func main() { os.Exit(cli.Main(root)) }
+
+func root(s cli.Streams) *cobra.Command {
+	c := cli.Group("diode-receiver", "The high side of Sluice: receive, verify, hold, publish",
+		runCommand(s), checkCommand(s), statusCommand(s), verifyCommand(s), cli.VersionCommand(s, cli.Version(version)),
+		importCommand(s), listCommand(s), fsckCommand(s), cli.KeysCommand(s), cli.TrustCommand(s, false))
+	c.Long = c.Short + "\n" + cli.ExitStatus
+	return c
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"sluice/internal/admin"
+	"sluice/internal/cli"
+	"sluice/internal/link"
+	"sluice/internal/receiver"
+)
+
+func runCommand(s cli.Streams) *cobra.Command {
+	var config string
+	var progress bool
+	c := &cobra.Command{Use: "run", Short: "Run the daemon", Args: cli.Args(cobra.NoArgs), Long: "Run the daemon until SIGTERM.\n" + cli.ExitStatus,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := receiver.LoadConfig(config)
+			if err != nil {
+				return cli.Usage(err)
+			}
+			return runDaemon(cmd.Context(), s, cfg, progress)
+		}}
+	configFlag(c, &config)
+	c.Flags().BoolVar(&progress, "progress", false, "draw a progress bar on stderr (for a terminal, not for a service)")
+	return c
+}
+
+func configFlag(c *cobra.Command, config *string) {
+	c.Flags().StringVar(config, "config", "/etc/sluice/diode-receiver.yaml", "configuration file")
+}
+
+// runDaemon builds everything by hand, runs it, and closes it in the opposite order. The socket comes first, so that what the
+// link brings while the rest starts waits in the kernel.
+func runDaemon(ctx context.Context, s cli.Streams, cfg receiver.Config, progress bool) (err error) {
+	log, err := admin.NewLogger(cfg.Log.Level, s.Err, cfg.Log.Format == "json")
+	if err != nil {
+		return cli.Usage(err)
+	}
+	conn, err := listen(ctx, cfg, log.Named("link"))
+	if err != nil {
+		return err
+	}
+	defer cli.CloseInto(&err, conn)
+	reg := admin.NewRegistry(cli.Version(version))
+	stages := cli.NewStages(s.Err, "high")
+	opt := receiver.Options{Logger: log.Named("receiver"), Registerer: reg}
+	if progress {
+		opt.Progress = stages.Update
+		defer stages.Close()
+	}
+	r, err := receiver.Open(ctx, cfg, opt)
+	if err != nil {
+		return err
+	}
+	defer cli.CloseInto(&err, r)
+	lr, err := r.NewLink(conn, reg)
+	if err != nil {
+		return err
+	}
+	return serve(ctx, cfg, log, reg, r, lr)
+}
+
+// listen takes the socket that systemd holds, so that a restart loses nothing, or opens one.
+func listen(ctx context.Context, cfg receiver.Config, log *zap.Logger) (link.BatchReader, error) {
+	opt := link.SocketOptions{Address: cfg.Link.Listen, Buffer: int(cfg.Link.ReceiveBuffer), Logger: log}
+	inherited, err := admin.Listeners()
+	if err != nil {
+		return nil, err
+	}
+	for name, files := range inherited {
+		log.Info("inherited socket", zap.String("name", name))
+		return link.FromFile(files[0], opt)
+	}
+	return link.ListenUDP(ctx, opt)
+}
+
+func serve(ctx context.Context, cfg receiver.Config, log *zap.Logger, reg *prometheus.Registry, r *receiver.Receiver, lr *link.Receiver) error {
+	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: r.Status, Logger: log.Named("admin")})
+	if err != nil {
+		return err
+	}
+	g, work := errgroup.WithContext(ctx)
+	g.Go(func() error { return srv.Serve(work) })
+	g.Go(func() error { return r.Run(work, lr) })
+	g.Go(func() error { return admin.Watchdog(work, r.Healthy) })
+	if err := admin.NotifyReady("receiving on " + cfg.Link.Listen); err != nil {
+		log.Warn("sd_notify", zap.Error(err))
+	}
+	<-work.Done()
+	if err := admin.NotifyStopping(); err != nil {
+		log.Warn("sd_notify", zap.Error(err))
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	return nil
+}

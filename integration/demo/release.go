@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"sluice/internal/admin"
+	"sluice/internal/console"
+	"sluice/internal/packer"
+	"sluice/internal/receiver"
+)
+
+func (d *demo) startDaemons(ctx context.Context) (err error) {
+	if d.high, err = d.start("diode-receiver", nil, filepath.Join(d.opt.bin, "diode-receiver"), "run", "--config", d.path("high.yaml")); err != nil {
+		return err
+	}
+	if d.low, err = d.start("bastion-packer", nil, filepath.Join(d.opt.bin, "bastion-packer"), "run", "--config", d.path("low.yaml")); err != nil {
+		return err
+	}
+	for _, p := range []*daemon{d.high, d.low} {
+		socket := map[*daemon]string{d.high: "high.sock", d.low: "low.sock"}[p]
+		err := waitFor(ctx, 20*time.Second, p.name, func() (bool, error) {
+			return admin.Fetch(ctx, "unix:"+d.path(socket), "/healthz", nil) == nil, p.died()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	d.tl.Stage("both", "running", "bastion-packer, diode-receiver", -1, fmt.Sprintf("the link loses %.3g %% of the datagrams", d.opt.loss*100))
+	return nil
+}
+
+// firstRelease follows one release from the Hub to the registry.
+func (d *demo) firstRelease(ctx context.Context) error {
+	if err := d.followLow(ctx, 1, "SEALED"); err != nil {
+		return err
+	}
+	if err := d.review(ctx); err != nil {
+		return err
+	}
+	for _, o := range []string{security[2], security[0], quality[1]} {
+		if err := d.approve(ctx, o); err != nil {
+			return err
+		}
+	}
+	if err := d.followTransfer(ctx); err != nil {
+		return err
+	}
+	c := d.relay.Counters()
+	d.tl.Stage("link", "carried", "one way", -1, fmt.Sprintf("%d datagrams in, %d lost on the link (%.2f %%), none back", c.Written, c.Dropped, 100*float64(c.Dropped)/float64(max(1, c.Written))))
+	return nil
+}
+
+// job asks the packer for the job that made the n-th release of the stream.
+func (d *demo) job(ctx context.Context, n int) (packer.JobStatus, error) {
+	var st packer.Status
+	if err := admin.Fetch(ctx, "unix:"+d.path("low.sock"), "/status", &st); err != nil {
+		return packer.JobStatus{}, err
+	}
+	if len(st.Jobs) < n {
+		return packer.JobStatus{}, nil
+	}
+	return st.Jobs[n-1], nil
+}
+
+// followLow prints each state that the packer's n-th job reaches, until the last one asked for.
+func (d *demo) followLow(ctx context.Context, n int, until string) error {
+	words := map[string]string{"MIRRORED": "mirrored", "INSPECTED": "inspected", "GATED": "gated", "SEALED": "sealed"}
+	order := []string{"MIRRORED", "INSPECTED", "GATED", "SEALED"}
+	shown := 0
+	return waitFor(ctx, 2*time.Minute, "the packer", func() (bool, error) {
+		j, err := d.job(ctx, n)
+		if err != nil {
+			return false, firstOf(d.low.died(), err)
+		}
+		if j.State == "REFUSED" || j.Attempts > 3 {
+			return false, fmt.Errorf("the packer: %s: %s", j.State, j.Error)
+		}
+		for reached := indexOf(order, j.State); shown <= reached; shown++ {
+			d.tl.Stage(console.Low, words[order[shown]], d.input.repo+"@"+j.Commit[:12], j.Bytes, d.lowDetail(order[shown], j))
+		}
+		if j.State == until {
+			d.releases = append(d.releases, j.Release)
+			return true, nil
+		}
+		return false, nil
+	})
+}
+
+func (d *demo) lowDetail(state string, j packer.JobStatus) string {
+	switch state {
+	case "MIRRORED":
+		return "every file verified against the tree's own hash"
+	case "INSPECTED":
+		return "kinds, completeness, tensors, templates"
+	case "GATED":
+		if d.input.exception != "" {
+			return "DECLARED EXCEPTION: " + d.input.exception
+		}
+		return "non-inferior on MMLU and HumanEval"
+	default:
+		return fmt.Sprintf("release %.12s, seq %d", j.Release, j.Seq)
+	}
+}
+
+func indexOf(list []string, s string) int {
+	for i, v := range list {
+		if v == s {
+			return i
+		}
+	}
+	return -1
+}
+
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var wordsLine = regexp.MustCompile(`(?m)^WORDS +(\S+ \S+)`)
+
+// review shows what an officer is shown.
+func (d *demo) review(ctx context.Context) error {
+	out, err := d.show(ctx, len(d.releases))
+	if err != nil {
+		return err
+	}
+	d.note("\nwhat an officer is shown:")
+	for line := range strings.Lines(indent(out)) {
+		d.note("%s", strings.TrimRight(line, "\n"))
+	}
+	d.note("")
+	return nil
+}
+
+func (d *demo) show(ctx context.Context, n int) (string, error) {
+	return d.call(ctx, "bastion-packer", "approve", "--show", "--trust", d.path("trust.json"), "--fingerprint", d.trustFP,
+		"--drop-box", d.path("dropbox"), d.releases[n-1])
+}
+
+// approve lets one officer sign the newest request, with the words of the page they were shown.
+func (d *demo) approve(ctx context.Context, officer string) error {
+	out, err := d.show(ctx, len(d.releases))
+	if err != nil {
+		return err
+	}
+	m := wordsLine.FindStringSubmatch(out)
+	if m == nil {
+		return fmt.Errorf("the review page shows no words:\n%s", out)
+	}
+	out, err = d.call(ctx, "bastion-packer", "approve", "--trust", d.path("trust.json"), "--fingerprint", d.trustFP, "--drop-box", d.path("dropbox"),
+		"--key", d.path("keys", officer), "--passphrase-file", d.path("passphrase"), "--confirm", m[1], "--checked", "manifest,gate,inspection", d.releases[len(d.releases)-1])
+	if err != nil {
+		return err
+	}
+	d.tl.Stage(console.Low, "approved", officer, -1, strings.TrimSpace(out))
+	return nil
+}
+
+// followTransfer shows a progress a side until the release is published.
+func (d *demo) followTransfer(ctx context.Context) error {
+	id := d.releases[len(d.releases)-1]
+	low := newMeter(d, "low   sending")
+	high := newMeter(d, "high  receiving")
+	seen := map[string]bool{}
+	err := waitFor(ctx, 3*time.Minute, "the receiver", func() (bool, error) {
+		j, err := d.job(ctx, len(d.releases))
+		if err != nil {
+			return false, firstOf(d.low.died(), err)
+		}
+		if strings.HasPrefix(j.Running.Stage, "send") {
+			low.set(j.Running.Done, j.Running.Total)
+		}
+		r, err := d.release(ctx, id)
+		if err != nil || r == nil {
+			return false, firstOf(d.high.died(), err)
+		}
+		if r.Symbols > 0 {
+			high.set(r.Have, r.Symbols)
+		}
+		if r.State == "REJECTED" {
+			return false, fmt.Errorf("the receiver refused the release: %s", r.Error)
+		}
+		if j.State == "SENT" && !seen["SENT"] {
+			low.finish()
+			seen["SENT"] = true
+		}
+		return r.State == "PUBLISHED" && j.State == "SENT", nil
+	})
+	low.finish()
+	high.finish()
+	if err != nil {
+		return err
+	}
+	return d.timeline(ctx, id)
+}
+
+// release asks the receiver for one release.
+func (d *demo) release(ctx context.Context, id string) (*receiver.ReleaseStatus, error) {
+	var st receiver.Status
+	if err := admin.Fetch(ctx, "unix:"+d.path("high.sock"), "/status", &st); err != nil {
+		return nil, err
+	}
+	for i := range st.Releases {
+		if st.Releases[i].Release == id {
+			return &st.Releases[i], nil
+		}
+	}
+	return nil, nil //nolint:nilnil // not there yet
+}
+
+// timeline prints what the receiver's audit trail says of the release.
+func (d *demo) timeline(ctx context.Context, id string) error {
+	var st receiver.Status
+	if err := admin.Fetch(ctx, "unix:"+d.path("high.sock"), "/status", &st); err != nil {
+		return err
+	}
+	for _, e := range st.Events {
+		if e.Release == id {
+			d.tl.Stage(console.High, e.Action, "release "+id[:12], -1, e.Detail)
+		}
+	}
+	return nil
+}
+
+// meter is one side's progress: a bar on a terminal, lines elsewhere. Two of them share a terminal, so each draws only while it moves.
+type meter struct {
+	d     *demo
+	label string
+	bar   *console.Progress
+}
+
+func newMeter(d *demo, label string) *meter { return &meter{d: d, label: label} }
+
+func (m *meter) set(done, total int64) {
+	if m.bar == nil {
+		if done == 0 {
+			return
+		}
+		m.bar = console.NewProgress(m.d.out, m.d.style, m.label, total, nil)
+	}
+	m.bar.Set(done)
+}
+
+func (m *meter) finish() {
+	if m.bar != nil {
+		m.bar.Finish()
+		m.bar = nil
+	}
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sluice/pkg/mofn"
+)
+
+// KeysCommand is `keys`: making and showing key files (docs/spec/trust.md section 2).
+func KeysCommand(s Streams) *cobra.Command {
+	return Group("keys", "Make and show key files", keysGenerate(s), keysShow(s))
+}
+
+func keysGenerate(s Streams) *cobra.Command {
+	var out, passphraseFile, use, comment string
+	c := &cobra.Command{Use: "generate", Short: "Make a key pair: OUT (private, encrypted) and OUT.pub", Args: Args(cobra.NoArgs),
+		Long: `Make a key pair. The private key goes to OUT, mode 0600, encrypted under the passphrase; the public one to OUT.pub.
+
+  --use sign    ML-DSA-65 + Ed25519 (suite H1): officers, the packer, the trust root
+  --use link    Ed25519: the bastion announces sessions with it
+  --use hpke    X-Wing: the receiver's, which session keys are encrypted to
+` + ExitStatus,
+		RunE: func(*cobra.Command, []string) error {
+			suite, err := suiteOf(use)
+			if err != nil {
+				return Usage(err)
+			}
+			pass, err := ReadPassphrase(passphraseFile)
+			if err != nil {
+				return Usage(err)
+			}
+			id, err := WriteKey(out, suite, comment, pass)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(s.Out, "%s  %s  %s\n", id, out+".pub", comment)
+			return err
+		}}
+	c.Flags().StringVar(&out, "out", "", "file of the private key (required)")
+	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "file whose first line is the passphrase (required)")
+	c.Flags().StringVar(&use, "use", "sign", "sign, link or hpke")
+	c.Flags().StringVar(&comment, "comment", "", "whose key it is")
+	requireFlags(c, "out", "passphrase-file")
+	return c
+}
+
+func suiteOf(use string) (mofn.Suite, error) {
+	switch use {
+	case "sign":
+		return mofn.SuiteH1, nil
+	case "link":
+		return mofn.SuiteLink, nil
+	case "hpke":
+		return mofn.SuiteXWing, nil
+	}
+	return "", fmt.Errorf("--use %q is not sign, link or hpke", use)
+}
+
+// WriteKey makes a key pair and writes both files. It never overwrites one.
+func WriteKey(out string, suite mofn.Suite, comment string, passphrase []byte) (mofn.KeyID, error) {
+	key, err := mofn.GenerateSecret(rand.Reader, suite, comment)
+	if err != nil {
+		return mofn.KeyID{}, err
+	}
+	private, err := key.Seal(rand.Reader, passphrase, mofn.DefaultScrypt())
+	if err != nil {
+		return mofn.KeyID{}, err
+	}
+	public, err := key.MarshalPublic()
+	if err != nil {
+		return mofn.KeyID{}, err
+	}
+	if err := writeNew(out, private, 0o600); err != nil {
+		return mofn.KeyID{}, err
+	}
+	return key.ID(), writeNew(out+".pub", public, 0o644)
+}
+
+func writeNew(name string, data []byte, perm os.FileMode) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if errors.Is(err, os.ErrExist) {
+		return Usage(fmt.Errorf("%s exists; keys are never overwritten", name))
+	}
+	if err != nil {
+		return err
+	}
+	_, werr := f.Write(data)
+	return errors.Join(werr, f.Sync(), f.Close())
+}
+
+func keysShow(s Streams) *cobra.Command {
+	return &cobra.Command{Use: "show FILE.pub...", Short: "Show id, suite and owner of public keys", Args: Args(cobra.MinimumNArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			for _, name := range args {
+				b, err := os.ReadFile(name)
+				if err != nil {
+					return err
+				}
+				suite, id, _, comment, err := mofn.ParsePublicFile(b)
+				if err != nil {
+					return Refused(fmt.Errorf("%s: %w", name, err))
+				}
+				if _, err := fmt.Fprintf(s.Out, "%s  %s  %s\n", id, suite, comment); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+}
+
+// ReadPassphrase reads a passphrase file: its first line.
+func ReadPassphrase(path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("passphrase: %w", err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	if line = strings.TrimRight(line, "\r"); line == "" {
+		return nil, fmt.Errorf("passphrase: the first line of %s is empty", path)
+	}
+	return []byte(line), nil
+}
+
+// OpenKey opens a private key file.
+func OpenKey(path string, passphrase []byte) (*mofn.SecretKey, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	k, err := mofn.OpenSecret(b, passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", path, err)
+	}
+	return k, nil
+}
+
+// requireFlags refuses a command line without them, as an error of usage.
+func requireFlags(c *cobra.Command, names ...string) {
+	c.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		var missing []string
+		for _, n := range names {
+			if f := cmd.Flags().Lookup(n); f == nil || f.Value.String() == "" {
+				missing = append(missing, "--"+n)
+			}
+		}
+		if len(missing) > 0 {
+			return Usage(fmt.Errorf("%s missing; see %s --help", strings.Join(missing, ", "), cmd.CommandPath()))
+		}
+		return nil
+	}
+}
+
+// Require is requireFlags for the commands of other packages.
+func Require(c *cobra.Command, names ...string) *cobra.Command {
+	requireFlags(c, names...)
+	return c
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/internal/trust"
+	"sluice/pkg/envelope"
+	"sluice/pkg/mofn"
+)
+
+// TrustCommand is `trust`: making the first trust object, and what both sides compare.
+func TrustCommand(s Streams, initialise bool) *cobra.Command {
+	c := Group("trust", "Make and show trust objects", trustFingerprint(s), trustExplain(s))
+	if initialise {
+		c.AddCommand(trustInit(s))
+	}
+	return c
+}
+
+type trustInitFlags struct {
+	policy, root, out     string
+	keys, links, receiver []string
+}
+
+func trustInit(s Streams) *cobra.Command {
+	var f trustInitFlags
+	c := &cobra.Command{Use: "init", Short: "Make the first trust object from a policy and public keys", Args: Args(cobra.NoArgs),
+		Long: `Make version 1 of the trust object. It is carried to the receiver by hand, and a person on each side confirms its
+fingerprint: nothing that comes over the link can replace that step.
+` + ExitStatus,
+		RunE: func(*cobra.Command, []string) error {
+			t, err := f.build()
+			if err != nil {
+				return Usage(err)
+			}
+			payload, err := t.Marshal()
+			if err != nil {
+				return Usage(err)
+			}
+			d := envelope.DSSE{Payload: payload, PayloadType: trust.PayloadType, Signatures: []envelope.Signature{}}
+			b, err := d.Marshal()
+			if err != nil {
+				return err
+			}
+			if _, err := trust.Parse(b); err != nil {
+				return Usage(err)
+			}
+			if err := writeNew(f.out, b, 0o644); err != nil {
+				return err
+			}
+			return printFingerprint(s, payload)
+		}}
+	c.Flags().StringVar(&f.policy, "policy", "", "file of the policy text (required)")
+	c.Flags().StringVar(&f.root, "root", "", "group whose quorum signs the next trust object (required)")
+	c.Flags().StringVar(&f.out, "out", "", "file of the trust object (required)")
+	c.Flags().StringArrayVar(&f.keys, "key", nil, "public key file of an officer or a packer; repeatable")
+	c.Flags().StringArrayVar(&f.links, "link", nil, "public link key file; repeatable")
+	c.Flags().StringArrayVar(&f.receiver, "receiver", nil, "NAME=FILE, a receiver id and its public hpke key file; repeatable")
+	return Require(c, "policy", "root", "out")
+}
+
+func (f *trustInitFlags) build() (*mofn.Trust, error) {
+	text, err := os.ReadFile(f.policy)
+	if err != nil {
+		return nil, err
+	}
+	t := &mofn.Trust{Version: 1, Root: f.root, Policy: string(text), Created: time.Now().UTC().Truncate(time.Second).Format(time.RFC3339),
+		Keys: []mofn.TrustKey{}, Links: []mofn.LinkKey{}, Receivers: []mofn.Receiver{}, Epochs: []mofn.Epoch{}}
+	for _, name := range f.keys {
+		k, err := readPublic(name, mofn.SuiteH1)
+		if err != nil {
+			return nil, err
+		}
+		t.Keys = append(t.Keys, mofn.TrustKey{ID: k.id, Suite: mofn.SuiteH1, Public: k.public, Comment: k.comment})
+	}
+	for _, name := range f.links {
+		k, err := readPublic(name, mofn.SuiteLink)
+		if err != nil {
+			return nil, err
+		}
+		t.Links = append(t.Links, mofn.LinkKey{ID: k.id, Public: k.public, Comment: k.comment})
+	}
+	for _, arg := range f.receiver {
+		name, file, ok := strings.Cut(arg, "=")
+		if !ok {
+			return nil, fmt.Errorf("--receiver %q is not NAME=FILE", arg)
+		}
+		k, err := readPublic(file, mofn.SuiteXWing)
+		if err != nil {
+			return nil, err
+		}
+		t.Receivers = append(t.Receivers, mofn.Receiver{Name: name, HPKE: k.public, Comment: k.comment})
+	}
+	slices.SortFunc(t.Keys, func(a, b mofn.TrustKey) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	slices.SortFunc(t.Links, func(a, b mofn.LinkKey) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	slices.SortFunc(t.Receivers, func(a, b mofn.Receiver) int { return strings.Compare(a.Name, b.Name) })
+	return t, nil
+}
+
+type publicKey struct {
+	id      mofn.KeyID
+	public  []byte
+	comment string
+}
+
+func readPublic(name string, want mofn.Suite) (publicKey, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return publicKey{}, err
+	}
+	suite, id, public, comment, err := mofn.ParsePublicFile(b)
+	if err != nil {
+		return publicKey{}, fmt.Errorf("%s: %w", name, err)
+	}
+	if suite != want {
+		return publicKey{}, fmt.Errorf("%s: is a key of suite %s, one of %s is wanted here", name, suite, want)
+	}
+	return publicKey{id, public, comment}, nil
+}
+
+func printFingerprint(s Streams, payload []byte) error {
+	fp := mofn.Fingerprint(payload)
+	_, err := fmt.Fprintf(s.Out, "fingerprint  %x\nwords        %s\n", fp, strings.Join(mofn.Words(fp[:]), " "))
+	return err
+}
+
+func trustFingerprint(s Streams) *cobra.Command {
+	return &cobra.Command{Use: "fingerprint FILE", Short: "Show the fingerprint of a trust object, to compare with the paper record", Args: Args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			b, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			st, err := trust.Parse(b)
+			if err != nil {
+				return Refused(fmt.Errorf("%s: %w", args[0], err))
+			}
+			_, err = fmt.Fprintf(s.Out, "fingerprint  %x\nwords        %s\n", st.Fingerprint, strings.Join(mofn.Words(st.Fingerprint[:]), " "))
+			return err
+		}}
+}
+
+func trustExplain(s Streams) *cobra.Command {
+	return &cobra.Command{Use: "explain FILE", Short: "Say in words who can release what", Args: Args(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			b, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			st, err := trust.Parse(b)
+			if err != nil {
+				return Refused(fmt.Errorf("%s: %w", args[0], err))
+			}
+			_, err = fmt.Fprint(s.Out, st.Policy.Explain())
+			return err
+		}}
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Datasync is fdatasync(2): the data and what is needed to read it back (the size, the extents), but no times. An error
+// is [ErrSync].
+func Datasync(f *os.File) error {
+	if err := control(f, unix.Fdatasync); err != nil {
+		return fmt.Errorf("%w: fdatasync %s: %w", ErrSync, f.Name(), err)
+	}
+	return nil
+}
+
+// SyncFilesystem is syncfs(2) on the file system of f: everything in it. Since Linux 5.8 it reports every failure to
+// write back any file of the file system since f was opened, even of files that are closed by now. An error is
+// [ErrSync].
+func SyncFilesystem(f *os.File) error {
+	if err := control(f, unix.Syncfs); err != nil {
+		return fmt.Errorf("%w: syncfs %s: %w", ErrSync, f.Name(), err)
+	}
+	return nil
+}
+
+// PunchHole gives the blocks of a range back to the file system; it reads as zeros then. A file system that cannot
+// (EOPNOTSUPP) is no error: the space comes back when the file is removed.
+func PunchHole(f *os.File, offset, length int64) error {
+	err := control(f, func(fd int) error {
+		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, length)
+	})
+	if err == nil || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return fmt.Errorf("punch hole in %s: %w", f.Name(), err)
+}
+
+// allocate is fallocate(2). A file system without it gets the zeros written.
+func allocate(f *os.File, size int64) error {
+	err := control(f, func(fd int) error { return unix.Fallocate(fd, 0, 0, size) })
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return writeZeros(f, size)
+	}
+	return err
+}
+
+// free is what a write by this process can still use.
+func free(f *os.File) (int64, error) {
+	var s unix.Statfs_t
+	if err := control(f, func(fd int) error { return unix.Fstatfs(fd, &s) }); err != nil {
+		return 0, err
+	}
+	return int64(s.Bavail) * s.Frsize, nil
+}
+
+// allocated is how many bytes of a file have blocks.
+func allocated(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512 // st_blocks counts 512 bytes, whatever the file system's block is
+	}
+	return 0
+}
+
+// control calls fn with the descriptor of f, again while a signal interrupts it.
+func control(f *os.File, fn func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := conn.Control(func(fd uintptr) {
+		for inner = fn(int(fd)); errors.Is(inner, unix.EINTR); {
+			inner = fn(int(fd))
+		}
+	}); err != nil {
+		return err
+	}
+	return inner
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package durable
+
+import (
+	"io/fs"
+	"math"
+	"os"
+)
+
+// Datasync is fsync here, which does more.
+func Datasync(f *os.File) error { return Sync(f) }
+
+// SyncFilesystem is fsync of f alone here: the daemons run on Linux.
+func SyncFilesystem(f *os.File) error { return Sync(f) }
+
+// PunchHole keeps the blocks here: the space comes back when the file is removed.
+func PunchHole(*os.File, int64, int64) error { return nil }
+
+func allocate(f *os.File, size int64) error { return writeZeros(f, size) }
+
+// free is not known here: the writes themselves find out.
+func free(*os.File) (int64, error) { return math.MaxInt64, nil }
+
+func allocated(info fs.FileInfo) int64 { return info.Size() }

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package link carries releases over the one-way link: the datagram format of
+// docs/spec/datagram.md, sessions, pacing, batched sockets, and an exact ledger
+// of what arrived. Nothing ever comes back, so no datagram's loss is fatal.
+//
+// Sending, one pass is one session:
+//
+//	payload ──► encode ──┐ repair rows of span s, while s is sent
+//	   │                 ▼
+//	   └──────────────► order ──► seal ──► pace ──► BatchWriter ══► UDP
+//	envelope ─► carousel ─┘     AES-GCM   token     GSO | sendmmsg | write
+//
+// Receiving:
+//
+//	UDP ══► BatchReader ──► ring ──► authenticate ──► count ──► Payload.Put
+//	        one locked      bounded,   one goroutine: header, session, tag, window
+//	        thread          no copy          │
+//	                                         └─► envelope object (internal/spool)
+//	                                               └─► Sink.Envelope: verify, reserve
+//
+// The files, in the order in which a datagram passes them:
+//
+//	wire.go          header, session parameters, heartbeat: pure bytes
+//	announcement.go  sealing and opening announcements (HPKE X-Wing, Ed25519, mac1)
+//	session.go       the AES-256-GCM of one session
+//	sender.go        Sender: configuration, Send, Idle
+//	pass.go          the order of one pass (section 5)
+//	repair.go        repair rows, encoded one span ahead
+//	carousel.go      the envelope object, round and round
+//	batch.go         datagrams gathered into batches; failures counted
+//	pace.go          the token clock
+//	socket*.go       UDP sockets: GSO, GRO, sendmmsg, recvmmsg, kernel drops
+//	receiver.go      Receiver: configuration, Run
+//	ring.go          the thread that only receives
+//	handle.go        one datagram: authenticate, count, dispatch
+//	window.go        the sliding window of counters (RFC 6479)
+//	table.go         the sessions held, and how one gives way
+//	release.go       the envelope object, the sink's answer, flushing
+//	keep.go          announcements kept for a restart
+//	ledger.go        what was received, to the datagram
+//	metrics.go       the same for Prometheus
+package link

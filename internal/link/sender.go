@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sluice/pkg/fec"
+)
+
+const (
+	// defaultSpan is the span of section 4 unless Groups is set: an outage of
+	// 13 MiB costs no group more than 10 symbols of 192.
+	defaultSpan = 256 << 20
+
+	// settleBase and settleBytesPerSecond make the default settling time: what a
+	// slow receiver needs to verify an envelope and to reserve space.
+	settleBase           = time.Second
+	settleBytesPerSecond = 16 << 20
+
+	// sessionReserve is what is left of a session's counters for the heartbeats
+	// that close it: a session never comes near the limit of section 1.
+	sessionReserve = 1 << 16
+)
+
+// Errors of the sender.
+var (
+	// ErrConfig says that a SenderConfig, a ReceiverConfig or a Transfer makes no sense.
+	ErrConfig = errors.New("link: bad configuration")
+	// ErrBusy says that the sender already sends: one link, one stream.
+	ErrBusy = errors.New("link: sender is busy")
+)
+
+// SenderConfig configures a Sender.
+type SenderConfig struct {
+	Conn    BatchWriter
+	Profile Profile
+	Rate    int64 // bits a second on the wire, Ethernet and IP headers included; 0: unlimited
+	Groups  int   // G; 0: the default of section 4, a span of 256 MiB
+	Repair  int   // repair rows a pass, 0..64, for a Transfer that names none
+
+	// Settle is the time between the envelope and the payload; 0: one second and
+	// what 16 MiB/s need for the envelope.
+	Settle time.Duration
+
+	LinkKey     ed25519.PrivateKey
+	ReceiverKey []byte // X-Wing public key, 1216 bytes
+
+	Logger   *zap.Logger        // may be nil
+	Progress func(SendProgress) // may be nil; called from Send, four times a second
+}
+
+// Transfer is one pass of one release.
+type Transfer struct {
+	Release      [32]byte
+	Envelope     io.ReaderAt
+	EnvelopeSize int64
+	Payload      io.ReaderAt // read once in order, and again a span at a time for its repair rows
+	PayloadSize  int64
+	Pass         int  // 1..
+	Source       bool // send the source symbols; a heal pass sends none
+	FirstRow     int  // first repair row of this pass
+	Rows         int  // repair rows; 0: SenderConfig.Repair; negative: none
+}
+
+// SendReport says what a pass sent. Counts are of datagrams.
+type SendReport struct {
+	Session    [8]byte // the last, when the pass took more than one
+	Sessions   int     // 1, unless the pass was longer than 2^32 datagrams
+	Sealed     uint64
+	Source     uint64 // payload source symbols
+	Repair     uint64 // payload repair symbols
+	Envelope   uint64 // envelope symbols
+	Bytes      int64  // UDP payload handed to the kernel, announcements included
+	Elapsed    time.Duration
+	SendErrors uint64 // datagrams that the kernel did not take
+}
+
+// SendProgress is a SendReport under way.
+type SendProgress struct {
+	SendReport
+	State       State
+	Pass        int
+	SourceTotal uint64
+	RepairTotal uint64
+}
+
+// Sender sends releases to one receiver.
+type Sender struct {
+	config SenderConfig
+	log    *zap.Logger
+	busy   sync.Mutex
+	// sessionLimit is just below MaxSealed; a test lowers it to see a session give way to the next.
+	sessionLimit uint64
+}
+
+// NewSender checks the configuration.
+func NewSender(config SenderConfig) (*Sender, error) {
+	symbolSize := config.Profile.SymbolSize()
+	switch {
+	case config.Conn == nil:
+		return nil, fmt.Errorf("%w: no connection", ErrConfig)
+	case symbolSize == 0:
+		return nil, fmt.Errorf("%w: unknown profile %d", ErrConfig, config.Profile)
+	case config.Rate < 0 || config.Settle < 0:
+		return nil, fmt.Errorf("%w: rate %d, settle %v", ErrConfig, config.Rate, config.Settle)
+	case config.Groups < 0 || config.Groups > MaxGroups:
+		return nil, fmt.Errorf("%w: %d groups, not in 1..%d", ErrConfig, config.Groups, MaxGroups)
+	case config.Repair < 0 || config.Repair > fec.MaxRows:
+		return nil, fmt.Errorf("%w: %d repair rows a pass, not in 0..%d", ErrConfig, config.Repair, fec.MaxRows)
+	}
+	if config.Groups == 0 {
+		config.Groups = fec.DefaultGroups(symbolSize, defaultSpan)
+	}
+	if config.Logger == nil {
+		config.Logger = zap.NewNop()
+	}
+	// A wrong key is an error now, not at the first release.
+	probe := Announcement{Profile: config.Profile, Groups: config.Groups, Pass: 1, Start: time.Unix(0, 0)}
+	if _, _, err := SealAnnouncement(rand.Reader, probe, config.LinkKey, config.ReceiverKey); err != nil {
+		return nil, err
+	}
+	return &Sender{config: config, log: config.Logger, sessionLimit: MaxSealed - sessionReserve}, nil
+}
+
+// Send sends one pass as one session: lead-in, payload, end (section 5). It
+// returns what was sent also with an error. It is ErrBusy while another Send or
+// Idle of this Sender runs. Memory is bounded by the repair rows of two spans,
+// those of the envelope (at most 54 MiB), and scratch of 8 MiB.
+func (s *Sender) Send(ctx context.Context, t Transfer) (SendReport, error) {
+	if !s.busy.TryLock() {
+		return SendReport{}, ErrBusy
+	}
+	defer s.busy.Unlock()
+	if err := s.complete(&t); err != nil {
+		return SendReport{}, err
+	}
+	p, err := s.newPass(ctx, t)
+	if err != nil {
+		return SendReport{}, err
+	}
+	err = p.run(ctx)
+	report := p.report()
+	s.log.Info("pass sent",
+		zap.Binary("session", report.Session[:]), zap.Int("pass", t.Pass), zap.Uint64("source", report.Source),
+		zap.Uint64("repair", report.Repair), zap.Uint64("send_errors", report.SendErrors),
+		zap.Duration("elapsed", report.Elapsed), zap.Error(err))
+	return report, err
+}
+
+// complete fills the defaults of a transfer and checks it.
+func (s *Sender) complete(t *Transfer) error {
+	switch {
+	case t.Rows == 0:
+		t.Rows = s.config.Repair
+	case t.Rows < 0:
+		t.Rows = 0
+	}
+	switch {
+	case t.Release == [32]byte{}:
+		return fmt.Errorf("%w: release id is zero", ErrConfig)
+	case t.Envelope == nil || t.EnvelopeSize < 1:
+		return fmt.Errorf("%w: no envelope", ErrConfig)
+	case t.Payload == nil && t.PayloadSize > 0:
+		return fmt.Errorf("%w: no payload", ErrConfig)
+	case t.FirstRow < 0 || t.FirstRow+t.Rows > fec.MaxRows:
+		return fmt.Errorf("%w: repair rows %d..%d, not in 0..%d", ErrConfig, t.FirstRow, t.FirstRow+t.Rows-1, fec.MaxRows-1)
+	case !t.Source && t.Rows == 0:
+		return fmt.Errorf("%w: a pass without source and without repair", ErrConfig)
+	}
+	return nil
+}
+
+// newPass prepares everything that takes time before the first datagram.
+func (s *Sender) newPass(ctx context.Context, t Transfer) (*pass, error) {
+	a := Announcement{Profile: s.config.Profile, Release: t.Release, EnvelopeSize: t.EnvelopeSize,
+		PayloadSize: t.PayloadSize, Groups: s.config.Groups, Pass: t.Pass, Start: time.Now()}
+	if err := a.Validate(); err != nil {
+		return nil, err
+	}
+	digest := sha256.New()
+	if n, err := io.Copy(digest, io.NewSectionReader(t.Envelope, 0, t.EnvelopeSize)); err != nil || n != t.EnvelopeSize {
+		return nil, fmt.Errorf("read envelope, %d of %d bytes: %w", n, t.EnvelopeSize, cmpErr(err, ErrShort))
+	}
+	digest.Sum(a.EnvelopeSHA256[:0])
+
+	symbolSize := s.config.Profile.SymbolSize()
+	envelope, err := fec.New(t.EnvelopeSize, symbolSize, s.config.Groups)
+	if err != nil {
+		return nil, fmt.Errorf("envelope object: %w", err)
+	}
+	payload, err := fec.New(t.PayloadSize, symbolSize, s.config.Groups)
+	if err != nil {
+		return nil, fmt.Errorf("payload object: %w", err)
+	}
+	p := s.blankPass(a)
+	p.transfer, p.geometry = t, payload
+	if p.carousel, err = newCarousel(ctx, t.Envelope, envelope); err != nil {
+		return nil, err
+	}
+	return p, p.begin()
+}
+
+// cmpErr returns err, or otherwise when it is nil.
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+// Idle announces an empty session and sends a heartbeat a second until ctx ends,
+// so that the receiver can tell a quiet sender from a dead link. It returns nil
+// when ctx ends.
+func (s *Sender) Idle(ctx context.Context) error {
+	if !s.busy.TryLock() {
+		return ErrBusy
+	}
+	defer s.busy.Unlock()
+	p := s.blankPass(Announcement{Profile: s.config.Profile, Groups: s.config.Groups, Pass: 1, Start: time.Now()})
+	p.state = StateIdle
+	if err := p.begin(); err != nil {
+		return err
+	}
+	for {
+		err := p.linger(ctx, announceEvery)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// settle returns the settling time of the configuration for an envelope.
+func (s *Sender) settle(envelopeSize int64) time.Duration {
+	if s.config.Settle > 0 {
+		return s.config.Settle
+	}
+	return settleBase + time.Duration(float64(envelopeSize)/settleBytesPerSecond*float64(time.Second))
+}

@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/sys/unix"
+
+	"sluice/internal/link"
+	"sluice/internal/link/linktest"
+)
+
+// bound returns a UDP socket on loopback as an inherited one comes: an open file
+// and its address.
+func bound(t testing.TB) (*os.File, string) {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	file, err := conn.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file, conn.LocalAddr().String()
+}
+
+func dial(t testing.TB, address string, gso link.Offload) link.BatchWriter {
+	t.Helper()
+	w, err := link.DialUDP(t.Context(), link.SocketOptions{Address: address, GSO: gso})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	return w
+}
+
+func inherit(t testing.TB, file *os.File, o link.SocketOptions) link.BatchReader {
+	t.Helper()
+	r, err := link.FromFile(file, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// numbered returns count datagrams of size bytes, each with its number.
+func numbered(first, count, size int) []byte {
+	b := make([]byte, count*size)
+	for i := range count {
+		binary.BigEndian.PutUint64(b[i*size:], uint64(first+i))
+	}
+	return b
+}
+
+// readAll reads until want datagrams are there, and returns their numbers.
+func readAll(t testing.TB, r link.BatchReader, want, size int) []int {
+	t.Helper()
+	timer := time.AfterFunc(10*time.Second, func() { r.Close() })
+	defer timer.Stop()
+	bufs := make([]link.Buffer, 8)
+	for i := range bufs {
+		bufs[i].Data = make([]byte, link.BufferSize)
+	}
+	var numbers []int
+	for len(numbers) < want {
+		n, err := r.ReadBatch(bufs)
+		if err != nil {
+			t.Fatalf("%d of %d datagrams: %v", len(numbers), want, err)
+		}
+		for _, b := range bufs[:n] {
+			for at := 0; at < b.N; at += b.Segment {
+				if min(b.Segment, b.N-at) != size {
+					t.Fatalf("a datagram of %d bytes, want %d", min(b.Segment, b.N-at), size)
+				}
+				numbers = append(numbers, int(binary.BigEndian.Uint64(b.Data[at:])))
+			}
+		}
+	}
+	return numbers
+}
+
+// TestSockets sends through real sockets in every combination of offloads, with
+// both profiles, full and partial batches: what comes out is what went in.
+func TestSockets(t *testing.T) {
+	for _, gso := range []link.Offload{link.OffloadAuto, link.OffloadOn, link.OffloadOff} {
+		for _, gro := range []link.Offload{link.OffloadAuto, link.OffloadOn, link.OffloadOff} {
+			for _, size := range []int{1452, 8940} {
+				t.Run(fmt.Sprintf("gso %d, gro %d, %d bytes", gso, gro, size), func(t *testing.T) {
+					file, address := bound(t)
+					r := inherit(t, file, link.SocketOptions{GRO: gro})
+					w := dial(t, address, gso)
+					full := link.MaxBatch / size
+					var want []int
+					for first, count := 0, 1; count <= full; first, count = first+count, count+3 {
+						if err := w.WriteBatch(numbered(first, count, size), size); err != nil {
+							t.Fatal(err)
+						}
+						for i := range count {
+							want = append(want, first+i)
+						}
+					}
+					equal(t, "numbers", readAll(t, r, len(want), size), want)
+				})
+			}
+		}
+	}
+}
+
+func TestWriteBatchRules(t *testing.T) {
+	file, address := bound(t)
+	defer file.Close()
+	w := dial(t, address, link.OffloadAuto)
+	for _, tt := range []struct{ size, segment int }{{0, 1452}, {1453, 1452}, {1452, 0}, {1452, -1}, {45 * 1452, 1452}, {65 * 100, 100}} {
+		if err := w.WriteBatch(make([]byte, tt.size), tt.segment); !errors.Is(err, link.ErrBatch) {
+			t.Errorf("%d bytes in datagrams of %d: %v, want ErrBatch", tt.size, tt.segment, err)
+		}
+	}
+}
+
+// TestRefusedDatagrams: a port where nobody listens answers on loopback; that is
+// never the end of a sender.
+func TestRefusedDatagrams(t *testing.T) {
+	for _, gso := range []link.Offload{link.OffloadAuto, link.OffloadOff} {
+		file, address := bound(t)
+		file.Close()
+		w := dial(t, address, gso)
+		for range 20 {
+			err := w.WriteBatch(numbered(0, 3, 1452), 1452)
+			var failure *link.SendError
+			if err != nil && !errors.As(err, &failure) {
+				t.Errorf("%v, want nil or a SendError", err)
+			}
+		}
+	}
+}
+
+// TestReceiveBufferWarning: a buffer that the kernel does not grant is a warning
+// with the exact sysctl. Root may force any buffer, so there is nothing to see.
+func TestReceiveBufferWarning(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	file, _ := bound(t)
+	r := inherit(t, file, link.SocketOptions{Buffer: 1 << 30, Logger: zap.New(core)})
+	defer r.Close()
+	if os.Geteuid() == 0 {
+		t.Skip("root: SO_RCVBUFFORCE grants everything")
+	}
+	for _, e := range logs.All() {
+		if e.ContextMap()["fix"] == "sysctl -w net.core.rmem_max=1073741824" {
+			return
+		}
+	}
+	t.Errorf("no warning names the sysctl: %v", logs.All())
+}
+
+func TestFromFileRefuses(t *testing.T) {
+	plain, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	tcp, err := listener.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	for _, f := range []*os.File{plain, tcp} {
+		if _, err := link.FromFile(f, link.SocketOptions{}); !errors.Is(err, link.ErrSocket) {
+			t.Errorf("%s: %v, want ErrSocket", f.Name(), err)
+		}
+	}
+}
+
+// TestCloseWakesReader: Close ends a read that waits, and later reads.
+func TestCloseWakesReader(t *testing.T) {
+	file, _ := bound(t)
+	r := inherit(t, file, link.SocketOptions{})
+	done := make(chan error)
+	go func() {
+		_, err := r.ReadBatch([]link.Buffer{{Data: make([]byte, link.BufferSize)}})
+		done <- err
+	}()
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read: %v, want net.ErrClosed", err)
+	}
+	if _, err := r.ReadBatch(nil); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read after Close: %v", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+// TestKernelDrops overruns a small buffer: the count equals what is missing and
+// what /proc/net/udp says, also when nothing more arrives that SO_RXQ_OVFL could
+// ride on.
+func TestKernelDrops(t *testing.T) {
+	file, address := bound(t)
+	inode := inodeOf(t, file)
+	r := inherit(t, file, link.SocketOptions{Buffer: 64 << 10, GRO: link.OffloadOff})
+	w := dial(t, address, link.OffloadOff)
+	const total = 1000
+	for i := range total {
+		if err := w.WriteBatch(numbered(i, 1, 1452), 1452); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drops := r.Drops()
+	if drops == 0 || drops >= total {
+		t.Fatalf("%d of %d dropped", drops, total)
+	}
+	equal(t, "/proc/net/udp", procDrops(t, inode), drops)
+	readAll(t, r, total-int(drops), 1452)
+	if err := w.WriteBatch(numbered(0, 1, 1452), 1452); err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, r, 1, 1452)
+	equal(t, "drops after one more", r.Drops(), drops)
+}
+
+func inodeOf(t *testing.T, file *os.File) uint64 {
+	t.Helper()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
+}
+
+// procDrops reads the last column of /proc/net/udp for a socket.
+func procDrops(t *testing.T, inode uint64) uint64 {
+	t.Helper()
+	f, err := os.Open("/proc/net/udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 13 || fields[9] != fmt.Sprint(inode) {
+			continue
+		}
+		var n uint64
+		if _, err := fmt.Sscan(fields[12], &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	t.Fatalf("socket %d is not in /proc/net/udp", inode)
+	return 0
+}
+
+// TestRealSockets sends a release through real sockets, paced, in each mode.
+func TestRealSockets(t *testing.T) {
+	for _, gso := range []link.Offload{link.OffloadAuto, link.OffloadOn, link.OffloadOff} {
+		t.Run(fmt.Sprint("gso ", gso), func(t *testing.T) {
+			k, c, s := newKeys(30), newCargo(1, 100_000, 8_000_000), newSink()
+			file, address := bound(t)
+			h := receive(t, k, inherit(t, file, link.SocketOptions{}), s, t.TempDir(), nil)
+			report := send(t, k, dial(t, address, gso), c.transfer(), quick)
+			st := settled(t, h, report)
+			wantArrived(t, s, c)
+			ss := session(t, st, report.Session)
+			equal(t, "authentic", ss.Authentic, report.Sealed)
+			equal(t, "missing", ss.Missing, uint64(0))
+			equal(t, "send errors", report.SendErrors, uint64(0))
+		})
+	}
+}
+
+// quick settles in a moment: the sink of these tests answers at once.
+func quick(c *link.SenderConfig) { c.Settle, c.Rate = 200*time.Millisecond, 400e6 }
+
+// settled waits until the receiver has heard the last datagram of a pass, and
+// stops it.
+func settled(t *testing.T, h *high, report link.SendReport) link.Status {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		for _, s := range h.Sessions() {
+			if s.Session == report.Session && s.Sent == report.Sealed {
+				return h.stop(t)
+			}
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("the end of the pass was not heard: %+v", h.stop(t))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// TestInheritedSocketLosesNothing stops and starts the receiver again and again
+// while datagrams arrive: the socket is held open by the parent, as by systemd,
+// so every datagram is received by one of the processes.
+func TestInheritedSocketLosesNothing(t *testing.T) {
+	k, c, s := newKeys(31), newCargo(1, 50_000, 24_000_000), newSink()
+	parent, address := bound(t)
+	defer parent.Close()
+	dir := t.TempDir()
+	sent := make(chan link.SendReport)
+	go func() {
+		sent <- send(t, k, dial(t, address, link.OffloadAuto), c.transfer(), func(c *link.SenderConfig) { quick(c); c.Rate = 150e6 })
+	}()
+	var authentic, duplicates uint64
+	var report link.SendReport
+	for report.Sealed == 0 {
+		h := receive(t, k, inherit(t, duplicate(t, parent), link.SocketOptions{}), s, dir, nil)
+		select {
+		case report = <-sent:
+			st := settled(t, h, report)
+			authentic += session(t, st, report.Session).Authentic
+			duplicates += session(t, st, report.Session).Duplicates
+		case <-time.After(150 * time.Millisecond):
+			st := h.stop(t)
+			for _, ss := range st.Sessions {
+				authentic += ss.Authentic
+			}
+			equal(t, "kernel drops", st.KernelDrops, uint64(0))
+		}
+	}
+	wantArrived(t, s, c)
+	equal(t, "authentic in all processes", authentic, report.Sealed)
+}
+
+// duplicate returns another file of the same socket.
+func duplicate(t *testing.T, f *os.File) *os.File {
+	t.Helper()
+	raw, err := f.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := -1
+	if err := raw.Control(func(n uintptr) { fd, err = unix.Dup(int(n)) }); err != nil || fd < 0 {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), "inherited")
+}
+
+// TestRelay sends a release through the relay that loses 1 %: it arrives in one
+// pass, and relay and receiver agree to the datagram.
+func TestRelay(t *testing.T) {
+	k, c, s := newKeys(32), newCargo(1, 50_000, 8_000_000), newSink()
+	file, address := bound(t)
+	h := receive(t, k, inherit(t, file, link.SocketOptions{}), s, t.TempDir(), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	relay, err := linktest.StartRelay(ctx, linktest.RelayOptions{Listen: "127.0.0.1:0", Forward: address,
+		Faults: linktest.Options{Seed: 1, Drop: 0.01, Duplicate: 0.01, Corrupt: 0.001}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := send(t, k, dial(t, relay.Addr(), link.OffloadAuto), c.transfer(), quick)
+	wait(300 * time.Millisecond)
+	st := h.stop(t)
+	n := relay.Counters()
+	if err := relay.Close(); err != nil {
+		t.Error(err)
+	}
+	wantArrived(t, s, c)
+	equal(t, "received and delivered", st.Received+st.KernelDrops, n.Delivered)
+	equal(t, "delivered", n.Delivered, n.Written-n.Dropped+n.Duplicated)
+	var rejected uint64
+	for _, r := range st.Rejected {
+		rejected += r
+	}
+	equal(t, "rejected and corrupted", rejected, n.Corrupted)
+	if lost := session(t, st, report.Session).Missing; lost == 0 || n.Dropped == 0 {
+		t.Errorf("missing %d, dropped %d", lost, n.Dropped)
+	}
+}
+
+func TestParseOffload(t *testing.T) {
+	for s, want := range map[string]link.Offload{"auto": link.OffloadAuto, "on": link.OffloadOn, "off": link.OffloadOff} {
+		got, err := link.ParseOffload(s)
+		if err != nil || got != want {
+			t.Errorf("%s: %v, %v", s, got, err)
+		}
+	}
+	if _, err := link.ParseOffload("maybe"); err == nil {
+		t.Error("maybe was accepted")
+	}
+}
+
+// discard is a sink that stores nothing: for the benchmark of the link alone.
+type discard struct{}
+
+func (discard) Put(uint32, uint32, []byte) (bool, error) { return true, nil }
+func (discard) Flush(context.Context) error              { return nil }
+func (discard) Complete() bool                           { return false }
+
+// BenchmarkLoopback sends 256 MiB over loopback at MTU 1500 with 10 repair rows,
+// sealed and authenticated, and discards the payload. It reports the CPU time of
+// both ends together, and what was lost.
+func BenchmarkLoopback(b *testing.B) {
+	const size = 256 << 20
+	k, c := newKeys(33), newCargo(1, 10_000, size)
+	b.SetBytes(size)
+	for b.Loop() {
+		b.StopTimer()
+		s := newSink()
+		s.wrap = func(link.Payload) link.Payload { return discard{} }
+		file, address := bound(b)
+		h := receive(b, k, inherit(b, file, link.SocketOptions{}), s, b.TempDir(), nil)
+		w := dial(b, address, link.OffloadAuto)
+		sender, err := link.NewSender(link.SenderConfig{Conn: w, Profile: link.Profile1500, Rate: benchmarkRate(b), Repair: 10,
+			Settle: 100 * time.Millisecond, LinkKey: k.link, ReceiverKey: k.receiver})
+		if err != nil {
+			b.Fatal(err)
+		}
+		cpu := cpuTime(b)
+		b.StartTimer()
+		report, err := sender.Send(b.Context(), c.transfer())
+		if err != nil {
+			b.Fatal(err)
+		}
+		h.cancel()
+		<-h.done
+		b.StopTimer()
+		ss := h.Sessions()[0]
+		b.ReportMetric((cpuTime(b)-cpu).Seconds()*(1<<30)/size, "CPU-s/GiB")
+		b.ReportMetric(100*float64(report.Sealed-ss.Authentic)/float64(report.Sealed), "%lost")
+		b.ReportMetric(float64(size)*8/1e9/(report.Elapsed-600*time.Millisecond).Seconds(), "Gbit/s-payload")
+		b.StartTimer()
+	}
+}
+
+// benchmarkRate is the rate in SLUICE_BENCH_RATE, bits a second; 0 unless set.
+func benchmarkRate(b *testing.B) int64 {
+	var rate int64
+	if s := os.Getenv("SLUICE_BENCH_RATE"); s != "" {
+		if _, err := fmt.Sscan(s, &rate); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return rate
+}
+
+func cpuTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/fsnotify/fsnotify"
+	"go.uber.org/zap"
+
+	"sluice/internal/journal"
+	"sluice/pkg/mofn"
+)
+
+// collect looks for approvals of a sealed release, keeps status.txt current, and moves on when the policy is met.
+func (p *Packer) collect(_ context.Context, job journal.Job, _ jobData) (result, error) {
+	dir := p.workDir(job)
+	env, err := ReadEnvelope(dir)
+	if err != nil {
+		return result{}, err
+	}
+	found, problems, err := p.box.Approvals(env.ID)
+	if err != nil {
+		return result{}, err
+	}
+	if err := env.Merge(found); err != nil {
+		return result{}, err
+	}
+	prog, err := p.trust.Progress(env)
+	if err != nil {
+		return result{}, err
+	}
+	if len(prog.Rejected) > 0 {
+		return result{}, fmt.Errorf("%w: by %s", mofn.ErrRejected, strings.Join(prog.Rejected, ", "))
+	}
+	if !prog.Met {
+		return result{wait: strings.Join(prog.Missing, "; "), note: strings.Join(problems, "; ")}, nil
+	}
+	approval, err := p.checkSealed(env)
+	if err != nil {
+		return result{}, err
+	}
+	if err := writeEnvelope(dir, env); err != nil {
+		return result{}, err
+	}
+	return result{to: stateApproved, detail: "by " + strings.Join(approval.Officers(), ", ")}, nil
+}
+
+// status writes the drop-box's status.txt: every release that waits for people, and the last that did not.
+func (p *Packer) status() error {
+	jobs, err := p.journal.List(func(j journal.Job) bool { return j.Release != "" })
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	b.WriteString("sluice: releases and their approvals\n\n")
+	for _, j := range jobs {
+		d, err := dataOf(j)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%-9s %s seq %d  release %.12s  %s\n", j.State, j.Stream, j.Seq, j.Release, j.Name)
+		switch {
+		case j.State == stateSealed && d.Waiting != "":
+			fmt.Fprintf(&b, "          missing: %s\n", d.Waiting)
+		case j.LastError != "":
+			fmt.Fprintf(&b, "          %s\n", j.LastError)
+		}
+	}
+	return p.box.WriteStatus(b.String())
+}
+
+// watchBox wakes the loop when something appears below approvals/. A share or stick that comes and goes, or a file system without
+// notifications, costs only the delay of the ordinary poll.
+func (p *Packer) watchBox(ctx context.Context) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		p.log.Warn("drop-box is polled, not watched", zap.Error(err))
+		<-ctx.Done()
+		return nil
+	}
+	defer w.Close()
+	for ctx.Err() == nil {
+		p.addWatches(w)
+		select {
+		case <-ctx.Done():
+		case <-w.Events:
+			p.wake()
+		case err := <-w.Errors:
+			p.log.Warn("drop-box", zap.Error(err))
+		case <-p.rewatch:
+		}
+	}
+	return nil
+}
+
+// addWatches adds the approvals directories that exist now; adding one twice is harmless.
+func (p *Packer) addWatches(w *fsnotify.Watcher) {
+	base := filepath.Join(p.box.Dir, "approvals")
+	dirs := []string{base}
+	if entries, err := os.ReadDir(base); err == nil {
+		for _, e := range entries {
+			if e.IsDir() {
+				dirs = append(dirs, filepath.Join(base, e.Name()))
+			}
+		}
+	}
+	for _, d := range dirs {
+		if err := w.Add(d); err != nil && !errors.Is(err, os.ErrNotExist) {
+			p.log.Debug("drop-box watch", zap.String("dir", d), zap.Error(err))
+		}
+	}
+}

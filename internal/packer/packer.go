@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"sluice/internal/hub"
+	"sluice/internal/journal"
+	"sluice/internal/link"
+	"sluice/internal/trust"
+	"sluice/pkg/mofn"
+)
+
+// Options are what Open takes beside the configuration.
+type Options struct {
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time                           // nil: time.Now
+	Progress   func(stage, job string, done, total int64) // nil: none
+}
+
+// SenderOptions are what a sender takes beside the configuration.
+type SenderOptions struct {
+	Logger   *zap.Logger
+	Progress func(link.SendProgress)
+}
+
+// Packer is the low side's state machine. One process at a time may hold it.
+type Packer struct {
+	cfg     Config
+	log     *zap.Logger
+	now     func() time.Time
+	report  func(stage, job string, done, total int64)
+	trust   *trust.Store
+	signer  mofn.Signer
+	linkKey *mofn.SecretKey
+	journal *journal.Journal
+	hub     *hub.Client
+	box     DropBox
+	conn    link.BatchWriter
+	metrics *metrics
+
+	air     air
+	wakeup  chan struct{}
+	rewatch chan struct{}
+	polled  map[string]time.Time // watch stream -> last look upstream
+
+	mu      sync.Mutex
+	running map[string]Running // job id -> the stage that runs
+}
+
+// Open loads keys and trust, opens the journal and the socket. The caller closes it.
+func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
+	p := &Packer{cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress, box: DropBox{Dir: cfg.DropBox},
+		wakeup: make(chan struct{}, 1), rewatch: make(chan struct{}, 1), polled: map[string]time.Time{}}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	if p.report == nil {
+		p.report = func(string, string, int64, int64) {}
+	}
+	p.running = make(map[string]Running)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if p.trust, err = trust.Load(cfg.Trust.Object, cfg.Trust.Fingerprint); err != nil {
+		return nil, err
+	}
+	if err := p.loadKeys(); err != nil {
+		return nil, err
+	}
+	if p.metrics, err = newMetrics(opt.Registerer); err != nil {
+		return nil, err
+	}
+	if p.hub, err = NewHub(cfg.Hub, opt.Logger); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(cfg.State, "work"), 0o700); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	if p.journal, err = journal.Open(filepath.Join(cfg.State, "journal.db"), journal.Options{States: transitions(), Now: p.now}); err != nil {
+		return nil, err
+	}
+	p.conn, err = Dial(ctx, cfg.Link, opt.Logger)
+	return p, err
+}
+
+func (p *Packer) loadKeys() error {
+	pass, err := ReadPassphrase(p.cfg.Keys.PassphraseFile)
+	if err != nil {
+		return err
+	}
+	key, err := OpenKey(p.cfg.Keys.Packer, pass)
+	if err != nil {
+		return err
+	}
+	h1, err := key.H1()
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.cfg.Keys.Packer, err)
+	}
+	p.signer = h1.Signer()
+	p.linkKey, err = OpenKey(p.cfg.Keys.Link, pass)
+	return err
+}
+
+// Close closes the socket and the journal.
+func (p *Packer) Close() error {
+	var errs []error
+	if p.conn != nil {
+		errs = append(errs, p.conn.Close())
+	}
+	if p.journal != nil {
+		errs = append(errs, p.journal.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// NewHub makes the upstream client of the configuration.
+func NewHub(cfg Hub, log *zap.Logger) (*hub.Client, error) {
+	token := ""
+	if cfg.TokenFile != "" {
+		b, err := os.ReadFile(cfg.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("hub.token_file: %w", err)
+		}
+		token = strings.TrimSpace(string(b))
+	}
+	return hub.New(hub.Config{Endpoint: cfg.Endpoint, Token: token, Workers: cfg.Workers, MaxWait: time.Duration(cfg.MaxWait), Logger: log})
+}
+
+// Dial opens the sending socket of the diode.
+func Dial(ctx context.Context, cfg Link, log *zap.Logger) (link.BatchWriter, error) {
+	gso, err := link.ParseOffload(cfg.GSO)
+	if err != nil {
+		return nil, fmt.Errorf("link.gso: %w", err)
+	}
+	return link.DialUDP(ctx, link.SocketOptions{Address: cfg.Address, GSO: gso, Buffer: int(cfg.SendBuffer), Logger: log})
+}
+
+func (l Link) settle() time.Duration { return time.Duration(l.Settle) }
+
+// ReadPassphrase reads a passphrase file: its first line.
+func ReadPassphrase(path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("passphrase: %w", err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	if line = strings.TrimRight(line, "\r"); line == "" {
+		return nil, fmt.Errorf("passphrase: the first line of %s is empty", path)
+	}
+	return []byte(line), nil
+}
+
+// OpenKey opens a private key file.
+func OpenKey(path string, passphrase []byte) (*mofn.SecretKey, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("key: %w", err)
+	}
+	k, err := mofn.OpenSecret(b, passphrase)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", path, err)
+	}
+	return k, nil
+}
+
+func (p *Packer) workDir(job journal.Job) string { return filepath.Join(p.cfg.State, "work", job.ID) }
+
+// progress keeps how far a stage has come for status, and hands it on.
+func (p *Packer) progress(stage string, job journal.Job) Progress {
+	return func(done, total int64) {
+		p.mu.Lock()
+		p.running[job.ID] = Running{Stage: stage, Done: done, Total: total}
+		p.mu.Unlock()
+		p.report(stage, job.ID, done, total)
+	}
+}
+
+func (p *Packer) sender(progress Progress) (*link.Sender, error) {
+	return NewSender(p.cfg.Link, p.trust, p.conn, p.linkKey, SenderOptions{Logger: p.log,
+		Progress: func(s link.SendProgress) { progress(int64(s.Source+s.Repair), int64(s.SourceTotal+s.RepairTotal)) }})
+}
+
+func (p *Packer) newEvent(action string, job journal.Job, detail string) journal.Event {
+	return journal.Event{Actor: "bastion-packer", Action: action, Job: job.ID, Release: job.Release, Detail: detail}
+}
+
+func (p *Packer) event(action string, job journal.Job, detail string) error {
+	return p.journal.Append(p.newEvent(action, job, detail))
+}
+
+// wake makes the loop look now.
+func (p *Packer) wake() {
+	for _, c := range []chan struct{}{p.wakeup, p.rewatch} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}

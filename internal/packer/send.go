@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packer
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+
+	"sluice/internal/journal"
+	"sluice/internal/link"
+	"sluice/internal/trust"
+	"sluice/pkg/envelope"
+	"sluice/pkg/fec"
+	"sluice/pkg/mofn"
+)
+
+// checkSealed asks the policy the question that the receiver will ask, before the air time is spent.
+func (p *Packer) checkSealed(env *envelope.Envelope) (mofn.Approval, error) {
+	return p.trust.Check(env, trust.Rules{Receiver: p.cfg.Link.Receiver, Now: p.now()})
+}
+
+// SendRequest is one pass of one sealed release.
+type SendRequest struct {
+	Dir      string
+	Env      *envelope.Envelope
+	Pass     int // 1: source and repair rows; later ones: fresh rows
+	Rows     int
+	Progress Progress
+}
+
+// Send verifies that the payload still is what was sealed, and sends one pass.
+func Send(ctx context.Context, s *link.Sender, req SendRequest) (link.SendReport, error) {
+	files, err := openPayload(filepath.Join(req.Dir, payloadDir), req.Env.Statement)
+	if err != nil {
+		return link.SendReport{}, err
+	}
+	defer files.Close()
+	var stream bytes.Buffer
+	if _, err := req.Env.WriteTo(&stream); err != nil {
+		return link.SendReport{}, err
+	}
+	t := link.Transfer{Release: [32]byte(req.Env.ID), Envelope: bytes.NewReader(stream.Bytes()), EnvelopeSize: int64(stream.Len()),
+		Payload: files, PayloadSize: req.Env.Statement.Predicate.TotalSize, Pass: req.Pass}
+	t.Source, t.FirstRow, t.Rows = passRows(req.Pass, req.Rows)
+	return s.Send(ctx, t)
+}
+
+// passRows says what a pass sends (docs/spec/datagram.md section 5): source and the first rows, then ever fresh rows; when the 64 are
+// used up, the source again.
+func passRows(pass, rows int) (source bool, first, n int) {
+	perRound := max(1, fec.MaxRows/rows)
+	round := (pass - 1) % perRound
+	return round == 0, round * rows, rows
+}
+
+// VerifySealed reads every byte of a sealed directory against its envelope: what is sent is what was sealed.
+func VerifySealed(ctx context.Context, dir string, env *envelope.Envelope, progress Progress) error {
+	root, err := os.OpenRoot(filepath.Join(dir, payloadDir))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return envelope.VerifyPayload(ctx, root.FS(), env, progress)
+}
+
+func (p *Packer) send(ctx context.Context, job journal.Job, d jobData) (result, error) {
+	dir := p.workDir(job)
+	env, err := ReadEnvelope(dir)
+	if err != nil {
+		return result{}, err
+	}
+	if _, err := p.checkSealed(env); err != nil {
+		return result{}, err
+	}
+	if err := VerifySealed(ctx, dir, env, p.progress("verify", job)); err != nil {
+		return result{}, err
+	}
+	defer p.takeAir()()
+	rows := RepairRows(float64(p.cfg.Link.Repair))
+	for pass := d.Passes + 1; pass <= p.cfg.Link.Passes; pass++ {
+		s, err := p.sender(p.progress(fmt.Sprintf("send, pass %d", pass), job))
+		if err != nil {
+			return result{}, err
+		}
+		rep, err := Send(ctx, s, SendRequest{Dir: dir, Env: env, Pass: pass, Rows: rows})
+		if err != nil {
+			return result{}, err
+		}
+		if err := p.passSent(job, pass, rep); err != nil {
+			return result{}, err
+		}
+	}
+	return result{to: stateSent, detail: fmt.Sprintf("%d passes of %d repair rows at %s/s", p.cfg.Link.Passes, rows, bits(int64(p.cfg.Link.Rate)))}, nil
+}
+
+func (p *Packer) passSent(job journal.Job, pass int, rep link.SendReport) error {
+	_, err := p.journal.Touch(job.ID, func(j *journal.Job) error { return setData(j, func(d *jobData) { d.Passes = pass }) })
+	detail := fmt.Sprintf("pass %d: session %x, %d datagrams sealed, %d of them source, %d repair, %d failed at this host, %s",
+		pass, rep.Session, rep.Sealed, rep.Source, rep.Repair, rep.SendErrors, rep.Elapsed)
+	return errors.Join(err, p.event("pass sent", job, detail))
+}
+
+// RepairRows turns a percentage into rows of a code word of 192.
+func RepairRows(percent float64) int {
+	return min(fec.MaxRows, max(1, int(math.Ceil(percent/100*fec.K))))
+}
+
+func bits(n int64) string {
+	switch {
+	case n >= 1_000_000_000:
+		return fmt.Sprintf("%.3gGbit", float64(n)/1e9)
+	default:
+		return fmt.Sprintf("%.3gMbit", float64(n)/1e6)
+	}
+}
+
+// NewSender makes the sender of a session from the configuration and the trust object.
+func NewSender(cfg Link, st *trust.Store, conn link.BatchWriter, key *mofn.SecretKey, opt SenderOptions) (*link.Sender, error) {
+	pub, err := receiverKey(st, cfg.Receiver)
+	if err != nil {
+		return nil, err
+	}
+	if key.Suite != mofn.SuiteLink {
+		return nil, fmt.Errorf("link key: is of suite %s, one of %s is wanted", key.Suite, mofn.SuiteLink)
+	}
+	profile := link.Profile1500
+	if cfg.MTU == 9000 {
+		profile = link.Profile9000
+	}
+	return link.NewSender(link.SenderConfig{Conn: conn, Profile: profile, Rate: int64(cfg.Rate), Repair: RepairRows(float64(cfg.Repair)),
+		Settle: cfg.settle(), LinkKey: ed25519.NewKeyFromSeed(key.Secret), ReceiverKey: pub, Logger: opt.Logger, Progress: opt.Progress})
+}
+
+func receiverKey(st *trust.Store, name string) ([]byte, error) {
+	for _, r := range st.Object.Receivers {
+		if r.Name == name {
+			return r.HPKE, nil
+		}
+	}
+	return nil, fmt.Errorf("link.receiver: the trust object knows no receiver %q", name)
+}
+
+// payloadReader reads the files of a release as one object: the payload of the link. One file is open at a time and a hint, so that
+// sequential and slab reads are cheap.
+type payloadReader struct {
+	root   *os.Root
+	files  []envelope.Subject
+	starts []int64 // of each file, and the end of the last
+	open   map[int]*os.File
+	order  []int
+}
+
+// maxOpenPayload bounds the open files of a payload reader: encoding reads 192 rows, which may lie in as many files.
+const maxOpenPayload = 256
+
+func openPayload(dir string, st *envelope.Statement) (*payloadReader, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	r := &payloadReader{root: root, files: st.Subjects, starts: make([]int64, len(st.Subjects)+1), open: map[int]*os.File{}}
+	for i, s := range st.Subjects {
+		r.starts[i+1] = r.starts[i] + s.Annotations.Size
+	}
+	return r, nil
+}
+
+// ReadAt implements io.ReaderAt. It is for one goroutine.
+func (r *payloadReader) ReadAt(b []byte, off int64) (int, error) {
+	n := 0
+	for i := r.find(off); n < len(b) && i < len(r.files); i++ {
+		if r.files[i].Annotations.Size == 0 {
+			continue
+		}
+		f, err := r.file(i)
+		if err != nil {
+			return n, err
+		}
+		want := min(int64(len(b)-n), r.starts[i+1]-off)
+		m, err := f.ReadAt(b[n:n+int(want)], off-r.starts[i])
+		n += m
+		off += int64(m)
+		if int64(m) < want {
+			return n, fmt.Errorf("%s changed while it was sent: %w", r.files[i].Name, errors.Join(err, io.ErrUnexpectedEOF))
+		}
+	}
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// find is the first file that ends after off.
+func (r *payloadReader) find(off int64) int {
+	lo, hi := 0, len(r.files)
+	for lo < hi {
+		mid := (lo + hi) / 2
+		if r.starts[mid+1] <= off {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+func (r *payloadReader) file(i int) (*os.File, error) {
+	if f, ok := r.open[i]; ok {
+		return f, nil
+	}
+	if len(r.order) >= maxOpenPayload {
+		oldest := r.order[0]
+		r.order = r.order[1:]
+		if err := r.open[oldest].Close(); err != nil {
+			return nil, err
+		}
+		delete(r.open, oldest)
+	}
+	f, err := r.root.Open(filepath.FromSlash(r.files[i].Name))
+	if err != nil {
+		return nil, err
+	}
+	r.open[i] = f
+	r.order = append(r.order, i)
+	return f, nil
+}
+
+// Close closes the open files.
+func (r *payloadReader) Close() error {
+	errs := []error{r.root.Close()}
+	for _, f := range r.open {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}

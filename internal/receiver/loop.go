@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"sluice/internal/journal"
+	"sluice/internal/link"
+	"sluice/pkg/envelope"
+)
+
+const (
+	// pollEvery is how often the loop looks at the journal when nothing woke it: hold times and back-offs have this grain.
+	pollEvery = time.Second
+	// backOffMin and backOffMax bound the wait after a transient failure.
+	backOffMin = time.Second
+	backOffMax = 5 * time.Minute
+)
+
+// Run receives from the link and moves releases on until ctx ends; then it drains: what arrived is kept, a stage that runs
+// is finished. A nil lr runs the slow half alone.
+func (r *Receiver) Run(ctx context.Context, lr *link.Receiver) error {
+	r.mu.Lock()
+	r.link = lr
+	r.mu.Unlock()
+	if err := r.resume(ctx); err != nil {
+		return err
+	}
+	g, work := errgroup.WithContext(ctx)
+	if lr != nil {
+		g.Go(func() error { return lr.Run(work) })
+	}
+	g.Go(func() error { return r.loop(work) })
+	err := g.Wait()
+	r.watchers.Wait()
+	return err
+}
+
+// resume reopens the receptions that a crash or a stop interrupted, so that the symbols of running sessions go on
+// landing in them.
+func (r *Receiver) resume(ctx context.Context) error {
+	jobs, err := r.journal.List(func(j journal.Job) bool { return j.State == stateReceiving })
+	if err != nil {
+		return err
+	}
+	for _, job := range jobs {
+		if err := r.resumeOne(ctx, job); err != nil {
+			r.log.Warn("reception not resumed; it goes on when the release is announced again", zap.String("release", job.ID), zap.Error(err))
+		}
+	}
+	return nil
+}
+
+func (r *Receiver) resumeOne(ctx context.Context, job journal.Job) error {
+	sh, err := openShelf(r.spool, mustDigest(job.ID))
+	if err != nil {
+		return err
+	}
+	env, err := sh.envelope()
+	if err != nil {
+		return errors.Join(err, sh.Close())
+	}
+	g, err := readGeometry(sh)
+	if err != nil {
+		return errors.Join(err, sh.Close())
+	}
+	obj, err := sh.assemble(env.Statement, g.SymbolSize, g.Groups, r.log)
+	if err != nil {
+		return errors.Join(err, sh.Close())
+	}
+	p := &payload{obj: obj, shelf: sh, id: env.ID, symbol: int64(g.SymbolSize)}
+	r.mu.Lock()
+	r.open[env.ID] = p
+	r.mu.Unlock()
+	r.watch(ctx, p)
+	prog := obj.Progress()
+	r.log.Info("reception resumed", zap.String("release", job.ID), zap.Int64("symbols", prog.Have), zap.Int64("of", prog.Symbols))
+	return nil
+}
+
+func (r *Receiver) loop(ctx context.Context) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		if err := r.Step(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-r.wakeup:
+		}
+	}
+}
+
+// Step moves every job that is due as far as it goes now. It returns an error only when the process cannot go on.
+func (r *Receiver) Step(ctx context.Context) error {
+	for ctx.Err() == nil {
+		jobs, err := r.journal.Due(r.now(), stateReceived, stateVerified, stateInspected, stateHeld)
+		if err != nil {
+			return err
+		}
+		if len(jobs) == 0 {
+			return r.tidy(ctx)
+		}
+		for _, job := range jobs {
+			if err := r.advance(context.WithoutCancel(ctx), job); err != nil && Classify(err) == Broken {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// advance runs the stage of one job and commits what came of it.
+func (r *Receiver) advance(ctx context.Context, job journal.Job) error {
+	sh, err := openShelf(r.spool, mustDigest(job.ID))
+	if err != nil {
+		return r.postpone(job, err)
+	}
+	defer sh.Close()
+	env, err := sh.envelope()
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, envelope.ErrFormat) || errors.Is(err, envelope.ErrDigest) {
+		return r.lostSpool(job, err)
+	}
+	if err != nil {
+		return r.postpone(job, err)
+	}
+	began := r.now()
+	to, mutate, detail, err := r.stages()[job.State](ctx, job, sh, env)
+	switch {
+	case err == nil:
+		return r.commit(job, to, mutate, detail, began)
+	case Classify(err) == Refused:
+		return r.refuse(ctx, env, err)
+	default:
+		return r.postpone(job, err)
+	}
+}
+
+// commit records the transition; publication moves the stream's high-water mark in the same transaction.
+func (r *Receiver) commit(job journal.Job, to string, mutate func(*journal.Job) error, detail string, began time.Time) error {
+	change := func(j *journal.Job) error {
+		if err := clearError(j); err != nil {
+			return err
+		}
+		if mutate == nil {
+			return nil
+		}
+		return mutate(j)
+	}
+	event := r.newEvent(eventName(to), job.ID, detail)
+	var err error
+	if to == statePublished {
+		_, err = r.journal.AdvanceWithMark(job.ID, job.State, to, change, event)
+	} else {
+		_, err = r.journal.Advance(job.ID, job.State, to, change, event)
+	}
+	if err != nil {
+		return fmt.Errorf("%s -> %s: %w", job.State, to, err)
+	}
+	r.metrics.transitions.WithLabelValues(to).Inc()
+	r.log.Info(eventName(to), zap.String("release", job.ID), zap.String("name", job.Name), zap.String("stream", job.Stream),
+		zap.Int64("seq", job.Seq), zap.String("detail", detail), zap.Duration("took", r.now().Sub(began)))
+	return nil
+}
+
+func eventName(state string) string {
+	switch state {
+	case stateReceiving:
+		return "receiving again"
+	case stateVerified:
+		return "verified"
+	case stateInspected:
+		return "inspected"
+	case stateHeld:
+		return "held"
+	case statePublished:
+		return "published"
+	default:
+		return state
+	}
+}
+
+// postpone keeps the state and tries again later, ever less often, with jitter. A broken process gets its error back.
+func (r *Receiver) postpone(job journal.Job, cause error) error {
+	if Classify(cause) == Broken {
+		return cause
+	}
+	r.log.Warn("postponed", zap.String("release", job.ID), zap.String("state", job.State), zap.Int("attempts", job.Attempts+1), zap.Error(cause))
+	_, err := r.journal.Touch(job.ID, func(j *journal.Job) error {
+		j.Attempts++
+		j.LastError = cause.Error()
+		j.NotBefore = r.now().Add(backOff(j.Attempts))
+		return nil
+	})
+	return err
+}
+
+func backOff(attempts int) time.Duration {
+	d := backOffMin << min(attempts-1, 10)
+	d = min(d, backOffMax)
+	return d/2 + rand.N(d/2+1)
+}
+
+// lostSpool is for a job whose spooled envelope is gone or damaged: the bytes are not what the journal promised, so it is
+// rejected and said aloud; the next pass brings the release again.
+func (r *Receiver) lostSpool(job journal.Job, cause error) error {
+	r.log.Error("the spool lost a release", zap.String("release", job.ID), zap.Error(cause))
+	note := func(j *journal.Job) error { j.LastError = cause.Error(); return nil }
+	_, err := r.journal.Advance(job.ID, job.State, stateRejected, note, r.newEvent("spool lost", job.ID, cause.Error()))
+	return errors.Join(err, r.removeSpool(job.ID))
+}
+
+// tidy reads published releases back and frees their spool copies when their time has come.
+func (r *Receiver) tidy(ctx context.Context) error {
+	jobs, err := r.journal.Due(r.now(), statePublished)
+	if err != nil {
+		return err
+	}
+	for _, job := range jobs {
+		d, err := dataOf(job)
+		if err != nil {
+			return err
+		}
+		if !d.SpoolKept || ctx.Err() != nil {
+			continue
+		}
+		if err := r.readBack(ctx, job); err != nil {
+			if err := r.postpone(job, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sluice/internal/journal"
+	"sluice/internal/trust"
+	"sluice/pkg/envelope"
+	"sluice/pkg/mofn"
+)
+
+// Import takes a release in from a directory (docs/spec/envelope.md section 8) on the same path as the link: envelope first,
+// then the bytes, then the stages. It returns the job as far as it came: PUBLISHED, or HELD when the policy holds it and wait is false.
+func (r *Receiver) Import(ctx context.Context, dir string, wait bool) (journal.Job, error) {
+	medium, env, err := openMedium(dir)
+	if err != nil {
+		return journal.Job{}, err
+	}
+	defer medium.Close()
+	id := env.ID.String()
+	if done, err := r.alreadyHere(env); err != nil || done {
+		return r.importAgain(ctx, env, wait, err)
+	}
+	approval, err := r.check(env)
+	if err != nil {
+		return journal.Job{}, r.settle(ctx, env, err)
+	}
+	if err := r.takeIn(ctx, medium, env, approval); err != nil {
+		return journal.Job{}, r.settle(ctx, env, err)
+	}
+	if _, err := r.journal.Advance(id, stateReceiving, stateReceived, clearError, r.newEvent("imported", id, dir)); err != nil {
+		return journal.Job{}, err
+	}
+	return r.finish(ctx, id, wait)
+}
+
+// importAgain answers for a release that is here already: a published one is refused as the replay that it is when its
+// stream moved on, and is simply done otherwise.
+func (r *Receiver) importAgain(ctx context.Context, env *envelope.Envelope, wait bool, err error) (journal.Job, error) {
+	if err != nil {
+		return journal.Job{}, err
+	}
+	job, err := r.journal.Get(env.ID.String())
+	if err != nil {
+		return job, err
+	}
+	m, ok, err := r.journal.HighWater(job.Stream)
+	if err != nil {
+		return job, err
+	}
+	if ok && job.State == statePublished && m.Release != job.Release {
+		_, err := r.check(env)
+		return job, r.settle(ctx, env, err)
+	}
+	return r.finish(ctx, job.ID, wait)
+}
+
+func openMedium(dir string) (*os.Root, *envelope.Envelope, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("medium: %w", err)
+	}
+	info, err := root.Lstat(envelopeFile)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, nil, errors.Join(fmt.Errorf("medium: %s holds no regular file %s; point at a sealed release", dir, envelopeFile), root.Close())
+	}
+	f, err := root.Open(envelopeFile)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("medium: %w", err), root.Close())
+	}
+	defer f.Close()
+	env, err := envelope.Read(f)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("refused: %s: %w", filepath.Join(dir, envelopeFile), err), root.Close())
+	}
+	return root, env, nil
+}
+
+// takeIn reserves the space by copying the payload in.
+func (r *Receiver) takeIn(ctx context.Context, medium *os.Root, env *envelope.Envelope, approval mofn.Approval) error {
+	files, err := medium.OpenRoot("payload")
+	if err != nil {
+		return fmt.Errorf("%w: the medium has no payload directory: %w", envelope.ErrFormat, err)
+	}
+	defer files.Close()
+	if err := noExtras(files, env.Statement); err != nil {
+		return err
+	}
+	sh, err := openShelf(r.spool, env.ID)
+	if err != nil {
+		return err
+	}
+	defer sh.Close()
+	sum, err := sh.putEnvelope(env)
+	if err != nil {
+		return err
+	}
+	if err := sh.root.Remove(geometryFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := r.startJob(env, sum, approval); err != nil {
+		return err
+	}
+	job := journal.Job{Release: env.ID.String()}
+	return sh.copyFrom(ctx, files, env.Statement, r.progress("import", job))
+}
+
+// noExtras refuses a medium that holds a file which the statement does not name: it would be lost silently.
+func noExtras(root *os.Root, st *envelope.Statement) error {
+	known := make(map[string]bool, len(st.Subjects))
+	for _, s := range st.Subjects {
+		known[s.Name] = true
+	}
+	return fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || known[path] {
+			return err
+		}
+		return fmt.Errorf("%w: the medium holds payload/%s, which the statement does not name", envelope.ErrFormat, path)
+	})
+}
+
+// finish runs the stages of one job until it is published or refused; with wait it sits out the hold time, else it stops there.
+func (r *Receiver) finish(ctx context.Context, id string, wait bool) (journal.Job, error) {
+	for {
+		job, err := r.journal.Get(id)
+		if err != nil {
+			return job, err
+		}
+		if r.stages()[job.State] == nil {
+			return job, nil
+		}
+		if left := job.NotBefore.Sub(r.now()); left > 0 {
+			if !wait {
+				return job, nil
+			}
+			if err := sleep(ctx, left); err != nil {
+				return job, err
+			}
+		}
+		if err := r.advance(ctx, job); err != nil {
+			return job, err
+		}
+		after, err := r.journal.Get(id)
+		if err != nil {
+			return after, err
+		}
+		if after.State == job.State && after.LastError != "" {
+			return after, fmt.Errorf("%s of release %.12s: %s", job.State, id, after.LastError)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// Verify judges a release where it lies, without journal, link or registry state: an envelope directory against the trust
+// object, every byte. It says who approved.
+func Verify(ctx context.Context, st *trust.Store, receiver, dir string, progress func(done, total int64)) (*envelope.Envelope, mofn.Approval, error) {
+	medium, env, err := openMedium(dir)
+	if err != nil {
+		return nil, mofn.Approval{}, err
+	}
+	defer medium.Close()
+	approval, err := st.Check(env, trust.Rules{Receiver: receiver})
+	if err != nil {
+		return env, approval, err
+	}
+	files, err := medium.OpenRoot("payload")
+	if err != nil {
+		return env, approval, fmt.Errorf("%w: no payload directory: %w", envelope.ErrFormat, err)
+	}
+	defer files.Close()
+	return env, approval, envelope.VerifyPayload(ctx, files.FS(), env, progress)
+}
+
+// VerifyPublished judges a published release from the registry alone: its envelope against the trust object, every published
+// byte against the statement.
+func VerifyPublished(ctx context.Context, st *trust.Store, cfg Config, reg Target, name string, id envelope.Digest) (*envelope.Envelope, mofn.Approval, error) {
+	stream, _, err := reg.OpenProvenance(ctx, name, [32]byte(id), envelopeFile)
+	if err != nil {
+		return nil, mofn.Approval{}, err
+	}
+	defer stream.Close()
+	env, err := envelope.Read(stream)
+	if err != nil {
+		return nil, mofn.Approval{}, err
+	}
+	if env.ID != id {
+		return env, mofn.Approval{}, fmt.Errorf("%w: the published envelope is of release %s", envelope.ErrDigest, env.ID)
+	}
+	approval, err := st.Check(env, trust.Rules{Receiver: cfg.Receiver})
+	if err != nil {
+		return env, approval, err
+	}
+	r := &Receiver{cfg: cfg, registry: reg, log: zap.NewNop()}
+	return env, approval, r.verifyPublished(ctx, env)
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"sluice/internal/journal"
+	"sluice/internal/link"
+	"sluice/internal/trust"
+	"sluice/pkg/envelope"
+)
+
+// Options are what Open takes beside the configuration.
+type Options struct {
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time                               // nil: time.Now
+	Progress   func(stage, release string, done, total int64) // nil: none
+}
+
+// Receiver is the slow half of the high side: journal, spool, trust and registry. One process at a time may hold it.
+type Receiver struct {
+	cfg      Config
+	log      *zap.Logger
+	now      func() time.Time
+	report   func(stage, release string, done, total int64)
+	trust    *trust.Store
+	journal  *journal.Journal
+	registry Target
+	state    *os.Root
+	spool    *os.Root
+	metrics  *metrics
+
+	wakeup   chan struct{}
+	watchers sync.WaitGroup
+
+	mu   sync.Mutex
+	open map[envelope.Digest]*payload
+	link *link.Receiver
+}
+
+// Open loads the trust object, opens journal, spool and registry, and puts right what a crash left. The caller closes it.
+func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error) {
+	r := &Receiver{cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress,
+		wakeup: make(chan struct{}, 1), open: make(map[envelope.Digest]*payload)}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	if r.report == nil {
+		r.report = func(string, string, int64, int64) {}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	if r.trust, err = trust.Load(cfg.Trust.Object, cfg.Trust.Fingerprint); err != nil {
+		return nil, err
+	}
+	if r.metrics, err = newMetrics(opt.Registerer); err != nil {
+		return nil, err
+	}
+	if err := r.openState(); err != nil {
+		return nil, err
+	}
+	if r.registry, err = OpenRegistry(cfg); err != nil {
+		return nil, err
+	}
+	return r, r.registry.Reconcile(ctx)
+}
+
+func (r *Receiver) openState() (err error) {
+	if err := os.MkdirAll(r.cfg.State, 0o700); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	if r.state, err = os.OpenRoot(r.cfg.State); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	if err := r.state.MkdirAll("spool/link", 0o700); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	if r.spool, err = r.state.OpenRoot("spool"); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	r.journal, err = journal.Open(r.cfg.State+"/journal.db", journal.Options{States: transitions(), Now: r.now})
+	return err
+}
+
+// Close closes everything in the order opposite to Open. Receptions that are under way are kept for the next process.
+func (r *Receiver) Close() error {
+	var errs []error
+	r.mu.Lock()
+	for _, p := range r.open {
+		errs = append(errs, p.close())
+	}
+	r.mu.Unlock()
+	if r.registry != nil {
+		errs = append(errs, r.registry.Close())
+	}
+	if r.journal != nil {
+		errs = append(errs, r.journal.Close())
+	}
+	if r.spool != nil {
+		errs = append(errs, r.spool.Close())
+	}
+	if r.state != nil {
+		errs = append(errs, r.state.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// wake makes the loop look at the journal now.
+func (r *Receiver) wake() {
+	select {
+	case r.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Receiver) progress(stage string, job journal.Job) func(done, total int64) {
+	return func(done, total int64) { r.report(stage, job.Release, done, total) }
+}
+
+func (r *Receiver) newEvent(action, release, detail string) journal.Event {
+	return journal.Event{Actor: "diode-receiver " + r.cfg.Receiver, Action: action, Job: release, Release: release, Detail: detail}
+}
+
+func (r *Receiver) event(action, release, detail string) error {
+	return r.journal.Append(r.newEvent(action, release, detail))
+}
+
+func rulesWithoutSuccession(r *Receiver) trust.Rules { return trust.Rules{Receiver: r.cfg.Receiver} }

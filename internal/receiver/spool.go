@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"go.uber.org/zap"
+
+	"sluice/internal/durable"
+	"sluice/internal/spool"
+	"sluice/pkg/envelope"
+	"sluice/pkg/fec"
+)
+
+// The spool. No name that came from outside names anything here: a release is its id, a file its number.
+//
+//	<state>/spool/<R>/envelope.sluice
+//	<state>/spool/<R>/payload/files/000000 ...   in subject order, and the assembler's own state beside files/
+//	<state>/quarantine/<R>/                      envelope.sluice and verdict.json of what was refused
+const (
+	envelopeFile = "envelope.sluice"
+	payloadDir   = "payload"
+)
+
+// shelf is the spool directory of one release.
+type shelf struct {
+	root *os.Root
+	id   envelope.Digest
+}
+
+// fileName is the spool's name of file i.
+func fileName(i int) string { return fmt.Sprintf("files/%06d", i) }
+
+// openShelf makes or opens the spool directory of a release below state/spool.
+func openShelf(spoolRoot *os.Root, id envelope.Digest) (*shelf, error) {
+	name := id.String()
+	if err := spoolRoot.MkdirAll(name+"/"+payloadDir, 0o700); err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	if err := durable.SyncDir(spoolRoot, "."); err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	root, err := spoolRoot.OpenRoot(name)
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	return &shelf{root: root, id: id}, nil
+}
+
+func (s *shelf) Close() error { return s.root.Close() }
+
+// putEnvelope stores the envelope stream durably and returns its SHA-256.
+func (s *shelf) putEnvelope(env *envelope.Envelope) (string, error) {
+	var b bytes.Buffer
+	if _, err := env.WriteTo(&b); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(b.Bytes())
+	return hex.EncodeToString(sum[:]), durable.WriteFile(s.root, envelopeFile, b.Bytes(), 0o600)
+}
+
+// envelope reads the spooled envelope back, with the strict reader.
+func (s *shelf) envelope() (*envelope.Envelope, error) {
+	f, err := s.root.Open(envelopeFile)
+	if err != nil {
+		return nil, fmt.Errorf("spooled envelope: %w", err)
+	}
+	defer f.Close()
+	env, err := envelope.Read(f)
+	if err != nil {
+		return nil, fmt.Errorf("spooled envelope: %w", err)
+	}
+	if env.ID != s.id {
+		return nil, fmt.Errorf("%w: the spooled envelope is of release %s, the spool of %s", envelope.ErrDigest, env.ID, s.id)
+	}
+	return env, nil
+}
+
+// open opens file i of the payload for reading.
+func (s *shelf) open(i int) (*os.File, error) {
+	return s.root.Open(payloadDir + "/" + fileName(i))
+}
+
+// assemble opens the assembler of the payload: it reserves the space, or resumes what was there.
+func (s *shelf) assemble(st *envelope.Statement, symbolSize, groups int, log *zap.Logger) (*spool.Object, error) {
+	g, err := fec.New(st.Predicate.TotalSize, symbolSize, groups)
+	if err != nil {
+		return nil, err
+	}
+	root, err := s.root.OpenRoot(payloadDir)
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	defer root.Close()
+	files := make([]spool.File, len(st.Subjects))
+	for i, f := range st.Subjects {
+		files[i] = spool.File{Name: fileName(i), Size: f.Annotations.Size}
+	}
+	return spool.Open(root, files, g, spool.Options{Logger: log, SyncSpans: true})
+}
+
+// copyFrom fills the payload from a medium, durably, file by file in subject order. The medium is hostile: regular files
+// only, of the size that the statement says.
+func (s *shelf) copyFrom(ctx context.Context, medium *os.Root, st *envelope.Statement, progress func(done, total int64)) error {
+	if err := s.root.RemoveAll(payloadDir); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	if err := s.root.MkdirAll(payloadDir+"/files", 0o700); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	var done int64
+	for i, f := range st.Subjects {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.copyFile(medium, i, f); err != nil {
+			return err
+		}
+		done += f.Annotations.Size
+		progress(done, st.Predicate.TotalSize)
+	}
+	return durable.SyncDir(s.root, payloadDir+"/files")
+}
+
+func (s *shelf) copyFile(medium *os.Root, i int, f envelope.Subject) (err error) {
+	in, err := openRegular(medium, filepath.FromSlash(f.Name), f.Annotations.Size)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := s.root.OpenFile(payloadDir+"/"+fileName(i), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if err := durable.Allocate(out, f.Annotations.Size); err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	n, err := io.Copy(out, io.LimitReader(in, f.Annotations.Size))
+	if err != nil {
+		return fmt.Errorf("copy of %s: %w", f.Name, err)
+	}
+	if n != f.Annotations.Size {
+		return fmt.Errorf("%w: %s ended after %d of %d bytes", envelope.ErrDigest, f.Name, n, f.Annotations.Size)
+	}
+	return durable.Sync(out)
+}
+
+// openRegular opens a regular file of exactly the given size, without following a link at its end.
+func openRegular(root *os.Root, name string, size int64) (*os.File, error) {
+	info, err := root.Lstat(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s is missing", envelope.ErrDigest, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is no regular file but %s", envelope.ErrFormat, name, info.Mode().Type())
+	}
+	if info.Size() != size {
+		return nil, fmt.Errorf("%w: %s has %d bytes, the statement says %d", envelope.ErrDigest, name, info.Size(), size)
+	}
+	return root.Open(name)
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"sluice/internal/journal"
+)
+
+// States of a job. The picture is in doc.go.
+const (
+	stateReceiving = "RECEIVING"
+	stateReceived  = "RECEIVED"
+	stateVerified  = "VERIFIED"
+	stateInspected = "INSPECTED"
+	stateHeld      = "HELD"
+	statePublished = "PUBLISHED"
+	stateRejected  = "REJECTED"
+)
+
+// transitions are the legal moves. A rejected release may be received again: with more approvals, or from a medium
+// without the damage.
+func transitions() map[string][]string {
+	return map[string][]string{
+		stateReceiving: {stateReceived, stateRejected},
+		stateReceived:  {stateVerified, stateReceiving, stateRejected},
+		stateVerified:  {stateInspected, stateRejected},
+		stateInspected: {stateHeld, stateRejected},
+		stateHeld:      {statePublished, stateRejected},
+		statePublished: {},
+		stateRejected:  {stateReceiving},
+	}
+}
+
+// jobData is what a job carries beyond the journal's own fields.
+type jobData struct {
+	Envelope  string   `json:"envelope"` // SHA-256 of the envelope stream in the spool
+	Files     int      `json:"files"`
+	Bytes     int64    `json:"bytes"`
+	Version   string   `json:"version"`
+	Repo      string   `json:"repo,omitempty"`
+	Gate      string   `json:"gate"`
+	Officers  []string `json:"officers,omitempty"`
+	Damaged   int      `json:"damaged,omitempty"`    // times that the payload was found damaged after reception
+	SpoolKept bool     `json:"spool_kept,omitempty"` // published, and the spool copy is still there
+	ReadBack  string   `json:"read_back,omitempty"`  // when the published bytes were read back before the spool went
+}
+
+func dataOf(j journal.Job) (jobData, error) {
+	var d jobData
+	if len(j.Data) == 0 {
+		return d, nil
+	}
+	if err := json.Unmarshal(j.Data, &d); err != nil {
+		return d, fmt.Errorf("job %s: %w", j.ID, err)
+	}
+	return d, nil
+}
+
+// setData changes the data of a job inside a journal mutation.
+func setData(j *journal.Job, change func(*jobData)) error {
+	d, err := dataOf(*j)
+	if err != nil {
+		return err
+	}
+	change(&d)
+	j.Data, err = json.Marshal(d)
+	return err
+}

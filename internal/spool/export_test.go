@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package spool
+
+// Abandon is what a SIGKILL leaves: nothing is flushed, nothing synced, the descriptors and the mapping are gone. Work in
+// hand ends first, because a goroutine cannot be killed between two instructions.
+func (o *Object) Abandon() error {
+	o.mu.Lock()
+	o.stop()
+	return o.release()
+}
+
+// OpenFiles returns how many descriptors of files are open.
+func (o *Object) OpenFiles() int {
+	o.files.mu.Lock()
+	defer o.files.mu.Unlock()
+	return len(o.files.open)
+}
+
+// MaxOpenFiles is the bound.
+const MaxOpenFiles = maxOpenFiles
+
+// WindowBytes is what a kill may lose.
+const WindowBytes = windowBytes

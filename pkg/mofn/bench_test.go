@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mofn_test
+
+import (
+	"testing"
+
+	"sluice/pkg/mofn"
+)
+
+func BenchmarkSign(b *testing.B) {
+	k := newKey(b, "alice")
+	message := make([]byte, 700) // an approval
+	for b.Loop() {
+		if _, err := k.Sign(nil, "security", message); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	k := newKey(b, "alice")
+	message := make([]byte, 700)
+	sig := sign(b, k, "security", message)
+	for b.Loop() {
+		if err := k.Public().Verify("security", message, sig); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkPolicyVerify is a release with five approvals.
+func BenchmarkPolicyVerify(b *testing.B) {
+	s := newScenario(b)
+	s.vote("carol", "security", nil)
+	s.vote("erin", "quality", nil)
+	p := mustPolicy(b, s.policy, s.keys)
+	for b.Loop() {
+		if _, err := p.Verify(s.rel, s.packer.message, s.packer.sigs, s.votes, openJSON); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkParsePolicy(b *testing.B) {
+	s := bareScenario(b, newRing(b))
+	for b.Loop() {
+		if _, err := mofn.ParsePolicy(s.policy, s.keys); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

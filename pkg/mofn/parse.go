@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mofn
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxPolicyText: a policy is read by people; 64 KiB are about 400 officers.
+	maxPolicyText = 64 << 10
+	// maxKeys bounds the work of loading: each key costs a curve check and 60 KiB once expanded.
+	maxKeys = 512
+	// maxMistakes ends the list of a text that is no policy at all.
+	maxMistakes = 64
+	// maxHold: a longer hold is a slip of the pen, and could overflow when it is added to a time.
+	maxHold = 366 * 24 * time.Hour
+	// maxSafeInt is the largest integer of the formats, 2^53 - 1 (envelope.md section 3).
+	maxSafeInt = 1<<53 - 1
+)
+
+// checkedWords are what an officer can say to have checked (envelope.md section 7), sorted.
+var checkedWords = [...]string{"bytes", "gate", "inspection", "manifest"}
+
+// statement is one line of the policy, without its comment.
+type statement struct {
+	line  int
+	text  string
+	words []string
+}
+
+// parser collects every mistake instead of stopping at the first: officers wait while a policy is corrected.
+type parser struct {
+	policy   *Policy
+	enrolled map[KeyID]*PublicKey
+	usedAt   map[KeyID]int // line that gives a key to an officer or packer
+	errs     []error
+}
+
+// ParsePolicy reads the text of trust.md section 3 against the keys of the trust object. Every mistake is reported, as one
+// *PolicyError each, joined (errors.Join); all match ErrPolicy. The text and the keys stay the caller's.
+func ParsePolicy(text string, keys []TrustKey) (*Policy, error) {
+	p := &parser{
+		policy: &Policy{
+			officers: map[string]*officer{}, groups: map[string]*group{},
+			keys: map[KeyID]*PublicKey{}, owner: map[KeyID]*officer{},
+		},
+		enrolled: map[KeyID]*PublicKey{},
+		usedAt:   map[KeyID]int{},
+	}
+	if err := checkText(text, "\n\t", maxPolicyText); err != nil {
+		return nil, &PolicyError{Reason: err.Error(), Fix: "write plain UTF-8 lines that end in a newline only", Text: text}
+	}
+	if len(keys) > maxKeys {
+		return nil, &PolicyError{Reason: fmt.Sprintf("%d keys, at most %d", len(keys), maxKeys), Fix: "remove keys that nobody uses"}
+	}
+	p.enrol(keys)
+	p.read(statements(text))
+	p.checkHalves(keys)
+	if len(p.errs) > 0 {
+		return nil, errors.Join(p.errs...)
+	}
+	return p.policy, nil
+}
+
+// statements splits the text; "#" begins a comment, blanks separate words.
+func statements(text string) []statement {
+	var all []statement
+	number := 0
+	for line := range strings.SplitSeq(text, "\n") {
+		number++
+		code, _, _ := strings.Cut(line, "#")
+		if words := strings.Fields(code); len(words) > 0 {
+			all = append(all, statement{line: number, text: strings.TrimSpace(line), words: words})
+		}
+	}
+	return all
+}
+
+// fail records a mistake.
+func (p *parser) fail(s statement, fix, reason string, args ...any) {
+	if len(p.errs) < maxMistakes {
+		p.errs = append(p.errs, &PolicyError{Line: s.line, Text: s.text, Reason: fmt.Sprintf(reason, args...), Fix: fix})
+	}
+}
+
+// enrol checks the keys of the trust object and recomputes their ids.
+func (p *parser) enrol(keys []TrustKey) {
+	for _, k := range keys {
+		where := statement{text: k.ID.String()}
+		key, err := ParsePublicKey(k.Suite, k.Public)
+		switch {
+		case err != nil:
+			p.fail(where, "replace this key", "key cannot be enrolled: %v", err)
+		case key.ID() != k.ID:
+			p.fail(where, "take id and key from one public key file", "key is filed under an id that is not its own (its own is %v)", key.ID())
+		case p.enrolled[k.ID] != nil:
+			p.fail(where, "list each key once", "key is listed twice")
+		default:
+			p.enrolled[k.ID] = key
+		}
+	}
+}
+
+// read goes over the text once for each kind of line, so that officers may stand anywhere.
+func (p *parser) read(all []statement) {
+	rules := 0
+	pass := func(word string, line func(statement)) (n int) {
+		for _, s := range all {
+			if s.words[0] == word {
+				n++
+				line(s)
+			}
+		}
+		return n
+	}
+	for _, s := range all {
+		if !slices.Contains([]string{"officer", "group", "rule", "packer"}, s.words[0]) {
+			p.fail(s, "begin the line with officer, group, rule or packer", "unknown word %q", shorten(s.words[0]))
+		}
+	}
+	pass("officer", p.officer)
+	packers := pass("packer", p.packer)
+	pass("group", p.group)
+	rules = pass("rule", p.rule)
+	if rules == 0 {
+		p.fail(statement{}, `add a line "rule stream <pattern> quorum <group>"`, "the policy has no rule")
+	}
+	if packers == 0 {
+		p.fail(statement{}, `add a line "packer <key id>"`, "the policy has no packer")
+	}
+}
+
+// officer <name> key <key id> [key <key id> ...]
+func (p *parser) officer(s statement) {
+	if len(s.words) < 4 || len(s.words)%2 != 0 {
+		p.fail(s, `write "officer <name> key <key id> [key <key id> ...]"`, "an officer has a name and at least one key")
+		return
+	}
+	o := &officer{name: s.words[1]}
+	if !p.newName(s, o.name, "officer") {
+		return
+	}
+	p.policy.officers[o.name] = o
+	for i := 2; i < len(s.words); i += 2 {
+		if s.words[i] != "key" {
+			p.fail(s, `write "key" before each key id`, "unknown word %q", shorten(s.words[i]))
+			continue
+		}
+		if id, ok := p.useKey(s, s.words[i+1]); ok {
+			o.keys = append(o.keys, id)
+			p.policy.owner[id] = o
+		}
+	}
+}
+
+// packer <key id>
+func (p *parser) packer(s statement) {
+	if len(s.words) != 2 {
+		p.fail(s, `write "packer <key id>"`, "a packer line has exactly one key id")
+		return
+	}
+	if id, ok := p.useKey(s, s.words[1]); ok {
+		p.policy.packers = append(p.policy.packers, id)
+	}
+}
+
+// newName checks the name of an officer or group. They share one space of names, because a member is known by its name only.
+func (p *parser) newName(s statement, name, kind string) bool {
+	_, isOfficer := p.policy.officers[name]
+	_, isGroup := p.policy.groups[name]
+	switch {
+	case !validName(name):
+		p.fail(s, "use a-z, 0-9, dot, dash and underscore, at most 64, beginning with a letter or digit", "%q is not a name", shorten(name))
+	case isOfficer:
+		p.fail(s, "give each a name of its own", "duplicate name: there is an officer %q already", name)
+	case isGroup:
+		p.fail(s, "give each a name of its own", "duplicate name: there is a group %q already", name)
+	default:
+		return true
+	}
+	return false
+}
+
+// useKey gives a key to one officer or packer: a second use of it, in any place, is refused.
+func (p *parser) useKey(s statement, word string) (KeyID, bool) {
+	id, err := ParseKeyID(word)
+	if err != nil {
+		p.fail(s, "copy the key id from the public key file", "%q is not a key id of 64 lower-case hexadecimal digits", shorten(word))
+		return id, false
+	}
+	if first, used := p.usedAt[id]; used {
+		p.fail(s, "give each person and packer keys of their own", "key %v is used on line %d already", id, first)
+		return id, false
+	}
+	p.usedAt[id] = s.line
+	key, ok := p.enrolled[id]
+	if !ok {
+		p.fail(s, "add the public key to the keys of the trust object", "no key in the trust object has the id %v", id)
+		return id, false
+	}
+	p.policy.keys[id] = key
+	return id, true
+}
+
+// checkHalves refuses two keys with a half in common: one person could answer for both with it.
+func (p *parser) checkHalves(keys []TrustKey) {
+	first := map[KeyID]KeyID{}
+	for _, k := range keys {
+		key, ok := p.enrolled[k.ID]
+		if !ok {
+			continue
+		}
+		for _, half := range key.HalfIDs() {
+			other, seen := first[half]
+			if seen && other != k.ID {
+				where := statement{line: max(p.usedAt[k.ID], p.usedAt[other]), text: k.ID.String()}
+				p.fail(where, "make a new key; halves are never reused", "keys %v and %v share one half", other, k.ID)
+			}
+			first[half] = k.ID
+		}
+	}
+}
+
+// group <name> <k>|any|all <member> [<member> ...]
+func (p *parser) group(s statement) {
+	if len(s.words) < 4 {
+		p.fail(s, `write "group <name> <k>|any|all <member> [<member> ...]"`, "a group has a name, a threshold and at least one member")
+		return
+	}
+	g := &group{name: s.words[1]}
+	if !p.newName(s, g.name, "group") {
+		return
+	}
+	for _, name := range s.words[3:] {
+		p.member(s, g, name)
+	}
+	if len(g.officers) > 0 && len(g.groups) > 0 {
+		p.fail(s, "put the officers into a group of their own", "group %q mixes officers and groups", g.name)
+	}
+	p.threshold(s, g, s.words[2], len(s.words)-3)
+	p.policy.groups[g.name] = g
+}
+
+// member adds one member to a group and makes the group its only parent.
+func (p *parser) member(s statement, g *group, name string) {
+	const once = "a name belongs to one group; use one person for one role"
+	if o, ok := p.policy.officers[name]; ok {
+		if o.group != nil {
+			p.fail(s, once, "officer %q is a member of two groups, or twice of one (already of %q)", name, o.group.name)
+			return
+		}
+		o.group = g
+		g.officers = append(g.officers, o)
+		return
+	}
+	sub, ok := p.policy.groups[name]
+	switch {
+	case !ok:
+		p.fail(s, "define it; a group must stand above the line that uses it", "member %q is neither an officer nor a group defined above", shorten(name))
+	case sub.parent != nil:
+		p.fail(s, once, "group %q is a member of two groups, or twice of one (already of %q)", name, sub.parent.name)
+	default:
+		sub.parent = g
+		g.groups = append(g.groups, sub)
+	}
+}
+
+// threshold reads k, any or all. Members that were refused still count here, so that one mistake gives one message.
+func (p *parser) threshold(s statement, g *group, word string, members int) {
+	switch word {
+	case "any":
+		g.need = 1
+		return
+	case "all":
+		g.need = members
+		return
+	}
+	k, err := strconv.Atoi(word)
+	switch {
+	case err != nil || strconv.Itoa(k) != word:
+		p.fail(s, "write a plain number, any or all", "threshold %q is not a number", shorten(word))
+	case k < 1:
+		p.fail(s, "ask for at least 1", "threshold %d is below 1", k)
+	case k > members:
+		p.fail(s, "lower the threshold or add members", "threshold %d is above the number of members, %d", k, members)
+	}
+	g.need = k
+}
+
+// rule stream <pattern> quorum <group> [hold <duration>] [max-size <bytes>] [require checked=<word>:<n>]...
+func (p *parser) rule(s statement) {
+	w := s.words
+	if len(w) < 5 || w[1] != "stream" || w[3] != "quorum" || len(w)%2 == 0 {
+		p.fail(s, `write "rule stream <pattern> quorum <group>" and then pairs of an option and its value`, "the rule is not complete or has an unknown word")
+		return
+	}
+	r := Rule{Pattern: w[2], Quorum: w[4], Require: map[string]int{}}
+	p.pattern(s, r.Pattern)
+	seen := map[string]bool{}
+	for i := 5; i < len(w); i += 2 {
+		if w[i] != "require" && seen[w[i]] {
+			p.fail(s, "say it once", "%s is given twice", shorten(w[i]))
+		}
+		seen[w[i]] = true
+		p.option(s, &r, w[i], w[i+1])
+	}
+	p.quorum(s, &r)
+	p.policy.rules = append(p.policy.rules, r)
+}
+
+// pattern refuses what could never match, and a second rule for the same pattern.
+func (p *parser) pattern(s statement, pattern string) {
+	if !validStream(strings.TrimSuffix(pattern, "/*")) {
+		p.fail(s, `name a stream, as models/llm, or everything below a prefix, as models/*`, "%q is not a pattern", shorten(pattern))
+	}
+	for _, r := range p.policy.rules {
+		if r.Pattern == pattern {
+			p.fail(s, "keep one of the two", "there are two rules for the pattern %q", shorten(pattern))
+			return
+		}
+	}
+}
+
+func (p *parser) option(s statement, r *Rule, word, value string) {
+	var err error
+	switch word {
+	case "hold":
+		r.Hold, err = parseHold(value)
+	case "max-size":
+		r.MaxSize, err = parseSize(value)
+	case "require":
+		err = parseRequire(r.Require, value)
+	default:
+		err = fmt.Errorf("unknown word %q", shorten(word))
+	}
+	if err != nil {
+		p.fail(s, `options are "hold 24h", "max-size 2TiB", "require checked=bytes:1"`, "%v", err)
+	}
+}
+
+// quorum checks that the rule can be met and that its approvals cannot be taken for another kind of signature.
+func (p *parser) quorum(s statement, r *Rule) {
+	g, ok := p.policy.groups[r.Quorum]
+	if !ok {
+		p.fail(s, "define a group of that name", "quorum %q is not a group", shorten(r.Quorum))
+		return
+	}
+	people := len(g.people())
+	if people == 0 {
+		p.fail(s, "put officers into the group", "quorum %q has no officer", g.name)
+	}
+	for _, word := range slices.Sorted(maps.Keys(r.Require)) {
+		if n := r.Require[word]; people > 0 && n > people {
+			p.fail(s, "lower the number or add officers", "%d officers must have checked %s, the quorum has %d", n, word, people)
+		}
+	}
+	g.each(func(sub *group) {
+		if len(sub.officers) > 0 && (sub.name == RolePacker || sub.name == RoleRoot) {
+			p.fail(s, "give the group another name", "officers of group %q would approve in the role %q, which is for other signatures", sub.name, sub.name)
+		}
+	})
+}
+
+// parseHold reads a Go duration from 0 to maxHold.
+func parseHold(value string) (time.Duration, error) {
+	hold, err := time.ParseDuration(value)
+	if err != nil || hold < 0 || hold > maxHold {
+		return 0, fmt.Errorf("hold %q is not a duration from 0s to %v", shorten(value), maxHold)
+	}
+	return hold, nil
+}
+
+// parseSize reads bytes, with or without a binary unit, from 1 to 2^53-1.
+func parseSize(value string) (int64, error) {
+	digits, unit := value, int64(1)
+	for i, suffix := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if cut, ok := strings.CutSuffix(value, suffix); ok {
+			digits, unit = cut, 1<<(10*(i+1))
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 1 || n > math.MaxInt64/unit || n*unit > maxSafeInt || strconv.FormatInt(n, 10) != digits {
+		return 0, fmt.Errorf("max-size %q is not a number of bytes of at least 1, with or without KiB, MiB, GiB or TiB", shorten(value))
+	}
+	return n * unit, nil
+}
+
+// parseRequire reads checked=<word>:<n>.
+func parseRequire(into map[string]int, value string) error {
+	rest, ok := strings.CutPrefix(value, "checked=")
+	word, count, colon := strings.Cut(rest, ":")
+	n, err := strconv.Atoi(count)
+	switch {
+	case !ok || !colon:
+		return fmt.Errorf("require %q is not checked=<word>:<n>", shorten(value))
+	case !slices.Contains(checkedWords[:], word):
+		return fmt.Errorf("unknown word %q: an officer can have checked %s", shorten(word), strings.Join(checkedWords[:], ", "))
+	case err != nil || strconv.Itoa(n) != count:
+		return fmt.Errorf("require %q: %q is not a number", shorten(value), shorten(count))
+	case n < 1:
+		return fmt.Errorf("require %q: %d is below 1", shorten(value), n)
+	case into[word] != 0:
+		return fmt.Errorf("checked=%s is required twice", word)
+	}
+	into[word] = n
+	return nil
+}

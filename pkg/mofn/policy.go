@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mofn
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Policy says who can release what. ParsePolicy makes it; it never changes afterwards.
+//
+// Every name has at most one parent, so the groups are trees and no officer can be reached twice: counting is counting.
+type Policy struct {
+	officers map[string]*officer
+	groups   map[string]*group
+	rules    []Rule               // in the order of the text
+	packers  []KeyID              // in the order of the text
+	keys     map[KeyID]*PublicKey // every key of an officer or packer
+	owner    map[KeyID]*officer   // keys of officers only
+}
+
+// officer is a person: counts once, however many keys they have.
+type officer struct {
+	name  string
+	keys  []KeyID
+	group *group // nil: may not approve anything
+}
+
+// group is met by need of its members: all of them officers, or all of them groups.
+type group struct {
+	name     string
+	need     int
+	officers []*officer
+	groups   []*group
+	parent   *group
+}
+
+// have counts the members that are met: officers for whom yes holds, groups that are met.
+func (g *group) have(yes func(*officer) bool) int {
+	n := 0
+	for _, o := range g.officers {
+		if yes(o) {
+			n++
+		}
+	}
+	for _, sub := range g.groups {
+		if sub.met(yes) {
+			n++
+		}
+	}
+	return n
+}
+
+func (g *group) met(yes func(*officer) bool) bool { return g.have(yes) >= g.need }
+
+// each visits the group and every group below it, parents first.
+func (g *group) each(visit func(*group)) {
+	visit(g)
+	for _, sub := range g.groups {
+		sub.each(visit)
+	}
+}
+
+// people are the officers of the group and of all groups below.
+func (g *group) people() []*officer {
+	var all []*officer
+	g.each(func(sub *group) { all = append(all, sub.officers...) })
+	return all
+}
+
+// holds reports whether o is in the group or below it: one walk up, because every name has one parent.
+func (g *group) holds(o *officer) bool {
+	for up := o.group; up != nil; up = up.parent {
+		if up == g {
+			return true
+		}
+	}
+	return false
+}
+
+// Rule is what the policy asks of the releases of some streams.
+type Rule struct {
+	Pattern string         // an exact stream, or "prefix/*" for everything below prefix
+	Quorum  string         // the group that must be met
+	Hold    time.Duration  // from verification to publication, at least
+	MaxSize int64          // bytes of all files together; 0 means no limit
+	Require map[string]int // word of an approval's checked list -> approving officers of the quorum who must have it
+}
+
+// matches reports whether the rule covers stream.
+func (r *Rule) matches(stream string) bool {
+	if prefix, below := strings.CutSuffix(r.Pattern, "*"); below {
+		return len(stream) > len(prefix) && strings.HasPrefix(stream, prefix)
+	}
+	return stream == r.Pattern
+}
+
+// weight orders rules that match one stream: the star does not count, so an exact pattern wins over any other.
+func (r *Rule) weight() int { return len(strings.TrimSuffix(r.Pattern, "*")) }
+
+func (r Rule) clone() Rule {
+	r.Require = maps.Clone(r.Require)
+	return r
+}
+
+// Rule gives the rule of a stream: of the matching patterns the longest. ErrNoRule when there is none, and for anything that is
+// not the name of a stream. The map is a copy.
+func (p *Policy) Rule(stream string) (Rule, error) {
+	if !validStream(stream) {
+		return Rule{}, fmt.Errorf("%w: %q is not the name of a stream", ErrNoRule, shorten(stream))
+	}
+	var best *Rule
+	for i := range p.rules {
+		if r := &p.rules[i]; r.matches(stream) && (best == nil || r.weight() > best.weight()) {
+			best = r
+		}
+	}
+	if best == nil {
+		return Rule{}, fmt.Errorf("%w: %q; add a line \"rule stream %s quorum <group>\" to the policy of the next trust object", ErrNoRule, stream, stream)
+	}
+	return best.clone(), nil
+}
+
+// Rules gives all rules, in the order of the text.
+func (p *Policy) Rules() []Rule {
+	all := make([]Rule, len(p.rules))
+	for i, r := range p.rules {
+		all[i] = r.clone()
+	}
+	return all
+}
+
+// Packers gives the ids of the keys that may sign release statements, in the order of the text.
+func (p *Policy) Packers() []KeyID { return slices.Clone(p.packers) }
+
+// Officers gives the names of all officers, sorted.
+func (p *Policy) Officers() []string { return slices.Sorted(maps.Keys(p.officers)) }
+
+// OfficerOf says whose key it is and in which group, which is the role, that person approves. ok is false for packer keys and
+// unknown keys; group is "" for an officer who is in no group.
+func (p *Policy) OfficerOf(id KeyID) (officer, group string, ok bool) {
+	o, ok := p.owner[id]
+	if !ok {
+		return "", "", false
+	}
+	return o.name, o.role(), true
+}
+
+func (o *officer) role() string {
+	if o.group == nil {
+		return ""
+	}
+	return o.group.name
+}
+
+// PublicKey gives an enrolled key of an officer or a packer; ok is false for any other.
+func (p *Policy) PublicKey(id KeyID) (key *PublicKey, ok bool) {
+	key, ok = p.keys[id]
+	return key, ok
+}
+
+// Explain says in words who can release what; lines end in a newline and their order does not vary.
+func (p *Policy) Explain() string {
+	var b strings.Builder
+	rules := p.Rules()
+	slices.SortFunc(rules, func(a, z Rule) int { return cmp.Compare(a.Pattern, z.Pattern) })
+	for _, r := range rules {
+		fmt.Fprintf(&b, "stream %s: released by %s%s\n", r.Pattern, r.Quorum, r.limits())
+		p.groups[r.Quorum].explain(&b, "  ")
+		for _, word := range slices.Sorted(maps.Keys(r.Require)) {
+			fmt.Fprintf(&b, "  and at least %d of the approving officers must have checked %s\n", r.Require[word], word)
+		}
+	}
+	for _, id := range p.packers {
+		fmt.Fprintf(&b, "packer: key %v may sign release statements\n", id)
+	}
+	for _, name := range p.Officers() {
+		fmt.Fprintf(&b, "officer %s: %s\n", name, p.officers[name].explain())
+	}
+	return b.String()
+}
+
+func (r *Rule) limits() string {
+	s := ""
+	if r.Hold > 0 {
+		s += fmt.Sprintf(", published %v after verification at the earliest", r.Hold)
+	}
+	if r.MaxSize > 0 {
+		s += fmt.Sprintf(", at most %d bytes", r.MaxSize)
+	}
+	return s
+}
+
+func (g *group) explain(b *strings.Builder, indent string) {
+	members := names(g.officers)
+	for _, sub := range g.groups {
+		members = append(members, sub.name)
+	}
+	fmt.Fprintf(b, "%s%s: %d of %s\n", indent, g.name, g.need, strings.Join(members, ", "))
+	for _, sub := range g.groups {
+		sub.explain(b, indent+"  ")
+	}
+}
+
+func (o *officer) explain() string {
+	role := "in no group, cannot approve"
+	if o.group != nil {
+		role = "approves as " + o.group.name
+	}
+	ids := make([]string, len(o.keys))
+	for i, id := range o.keys {
+		ids[i] = id.String()
+	}
+	return role + ", key " + strings.Join(ids, ", key ")
+}
+
+func names(people []*officer) []string {
+	out := make([]string, len(people))
+	for i, o := range people {
+		out[i] = o.name
+	}
+	return out
+}
