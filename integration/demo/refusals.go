@@ -20,7 +20,8 @@ import (
 
 // secondRelease lets upstream move on by one commit, which the packer finds and seals. One approval of each group comes in: one too few.
 func (d *demo) secondRelease(ctx context.Context) error {
-	d.note("\nupstream moves on; the next release, and three that are refused:")
+	d.note("")
+	d.note("upstream moves on; the next release, and three that are refused:")
 	next := d.path("hub", "next")
 	if err := linkTree(d.input.dir, next); err != nil {
 		return err
@@ -204,7 +205,8 @@ func (d *demo) closing(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.note("\nthe registry:")
+	d.note("")
+	d.note("the registry:")
 	for line := range strings.Lines(indent(out)) {
 		d.note("%s", strings.TrimRight(line, "\n"))
 	}

@@ -135,7 +135,8 @@ func (d *demo) review(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.note("\nwhat an officer is shown:")
+	d.note("")
+	d.note("what an officer is shown:")
 	for line := range strings.Lines(indent(out)) {
 		d.note("%s", strings.TrimRight(line, "\n"))
 	}
@@ -172,21 +173,27 @@ func (d *demo) followTransfer(ctx context.Context) error {
 	id := d.releases[len(d.releases)-1]
 	low := newMeter(d, "low   sending")
 	high := newMeter(d, "high  receiving")
-	seen := map[string]bool{}
+	seen, told := map[string]bool{}, map[uint64]bool{}
 	err := waitFor(ctx, 3*time.Minute, "the receiver", func() (bool, error) {
 		j, err := d.job(ctx, len(d.releases))
 		if err != nil {
 			return false, firstOf(d.low.died(), err)
 		}
 		if strings.HasPrefix(j.Running.Stage, "send") {
-			low.set(j.Running.Done, j.Running.Total)
+			low.set(j.Running.Done*symbol, j.Running.Total*symbol)
 		}
 		r, err := d.release(ctx, id)
 		if err != nil || r == nil {
 			return false, firstOf(d.high.died(), err)
 		}
 		if r.Symbols > 0 {
-			high.set(r.Have, r.Symbols)
+			high.set(r.Have*symbol, r.Symbols*symbol)
+		}
+		if r.State != "RECEIVING" {
+			high.finish()
+		}
+		if err := d.timeline(ctx, id, told); err != nil {
+			return false, err
 		}
 		if r.State == "REJECTED" {
 			return false, fmt.Errorf("the receiver refused the release: %s", r.Error)
@@ -199,11 +206,11 @@ func (d *demo) followTransfer(ctx context.Context) error {
 	})
 	low.finish()
 	high.finish()
-	if err != nil {
-		return err
-	}
-	return d.timeline(ctx, id)
+	return err
 }
+
+// symbol is the size of an encoding symbol at MTU 1500.
+const symbol = 1408
 
 // release asks the receiver for one release.
 func (d *demo) release(ctx context.Context, id string) (*receiver.ReleaseStatus, error) {
@@ -219,14 +226,15 @@ func (d *demo) release(ctx context.Context, id string) (*receiver.ReleaseStatus,
 	return nil, nil //nolint:nilnil // not there yet
 }
 
-// timeline prints what the receiver's audit trail says of the release.
-func (d *demo) timeline(ctx context.Context, id string) error {
+// timeline prints what is new in the receiver's audit trail of the release.
+func (d *demo) timeline(ctx context.Context, id string, told map[uint64]bool) error {
 	var st receiver.Status
 	if err := admin.Fetch(ctx, "unix:"+d.path("high.sock"), "/status", &st); err != nil {
 		return err
 	}
 	for _, e := range st.Events {
-		if e.Release == id {
+		if e.Release == id && !told[e.Seq] {
+			told[e.Seq] = true
 			d.tl.Stage(console.High, e.Action, "release "+id[:12], -1, e.Detail)
 		}
 	}

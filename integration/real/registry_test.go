@@ -31,8 +31,7 @@ import (
 func TestConformance(t *testing.T) {
 	s := startMinIO(t)
 	t.Run("whole", func(t *testing.T) { registrytest.Run(t, buckets{server: s}) })
-	t.Run("prefix", func(t *testing.T) {
-		// Everything of the suite that writes large files, in parts.
+	t.Run("parts", func(t *testing.T) {
 		registrytest.Run(t, buckets{server: s, change: func(c *registry.S3Config) {
 			c.MultipartAbove, c.PartSize, c.Options.Workers = 1<<20, registry.MinPartSize, 1
 		}})

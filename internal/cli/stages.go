@@ -10,11 +10,12 @@ import (
 	"sluice/internal/console"
 )
 
-// Stages draws the progress of whatever stage runs: a bar on a terminal, a line every ten per cent elsewhere. A new stage ends the
-// display of the one before.
+// Stages draws the progress of whatever stage runs as a bar on a terminal; off one it is silent, for a log is no place for it. A new
+// stage ends the display of the one before.
 type Stages struct {
-	w    io.Writer
-	side string
+	w     io.Writer
+	side  string
+	style console.Style
 
 	mu    sync.Mutex
 	label string
@@ -22,17 +23,22 @@ type Stages struct {
 }
 
 // NewStages begins a display on w.
-func NewStages(w io.Writer, side string) *Stages { return &Stages{w: w, side: side} }
+func NewStages(w io.Writer, side string) *Stages {
+	return &Stages{w: w, side: side, style: console.Detect(w, os.Getenv)}
+}
 
 // Update says how far a stage of a job has come, in bytes.
 func (s *Stages) Update(stage, job string, done, total int64) {
+	if !s.style.Terminal {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	label := s.side + "  " + stage + "  " + job[:min(24, len(job))]
 	if label != s.label {
 		s.end()
 		s.label = label
-		s.bar = console.NewProgress(s.w, console.Detect(s.w, os.Getenv), label, total, nil)
+		s.bar = console.NewProgress(s.w, s.style, label, total, nil)
 	}
 	if s.bar != nil {
 		s.bar.Set(done)

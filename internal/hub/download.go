@@ -215,7 +215,7 @@ func (t *transfer) copy(ctx context.Context, resp *http.Response) error {
 		}
 		t.d.Write(t.buf[:n])
 		t.grow(int64(n))
-		if readErr != nil && t.off < t.e.Size {
+		if (readErr != nil || ctx.Err() != nil) && t.off < t.e.Size {
 			return t.broken(ctx, readErr)
 		}
 	}

@@ -66,6 +66,17 @@ func newWorld(t testing.TB, seed uint64, symbolSize, groups int, sizes ...int64)
 	return w
 }
 
+// inMemory moves the folder to a memory file system, where syncing costs nothing: for tests that are not about the disk
+// and share it with others.
+func (w *world) inMemory() {
+	dir, err := os.MkdirTemp("/dev/shm", "spool-test-")
+	if err != nil {
+		return // none here: the disk will do
+	}
+	w.t.Cleanup(func() { os.RemoveAll(dir) })
+	w.root = openRoot(w.t, dir)
+}
+
 func openRoot(t testing.TB, dir string) *os.Root {
 	t.Helper()
 	root, err := os.OpenRoot(dir)

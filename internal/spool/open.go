@@ -47,11 +47,9 @@ func Open(root *os.Root, files []File, g fec.Geometry, opt Options) (*Object, er
 	files = slices.Clone(files)
 	o := &Object{
 		geometry: g, options: opt, log: opt.Logger, root: own, digest: identity(g, files),
-		counts: newCounts(g, opt.SlabGroups), window: newWindow(g), spans: make([]spanState, g.Spans()),
-		decoding: none, done: make(chan struct{}),
+		window: newWindow(g), spans: make([]spanState, g.Spans()), decoding: none, done: make(chan struct{}),
 	}
 	o.changed = sync.NewCond(&o.mu)
-	o.queued = make([]bool, len(o.counts.damaged))
 	if err := o.setUp(files); err != nil {
 		return nil, errors.Join(err, o.abort())
 	}
@@ -175,8 +173,11 @@ func (o *Object) createFile(f File) error {
 	return errors.Join(reserve(file, f.Size), file.Close())
 }
 
-// openState opens the side file and the bitmaps.
+// openState opens the side file and the bitmaps and makes the counts. Only now, when the object is known to have room:
+// they are what grows with it.
 func (o *Object) openState() (err error) {
+	o.counts = newCounts(o.geometry, o.options.SlabGroups)
+	o.queued = make([]bool, len(o.counts.damaged))
 	if o.side, err = o.root.OpenFile(repairName, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return fmt.Errorf("open repair symbols: %w", err)
 	}

@@ -35,7 +35,7 @@ var layouts = map[string]struct {
 	"small object":                 {100, 992, []int64{4321}},
 	"one byte":                     {1408, 992, []int64{1}},
 	"empty files everywhere":       {64, 4, []int64{0, 0, 5000, 0, 1, 0, 64 * 192 * 4, 0, 0}},
-	"files of one byte":            {32, 3, ones(5000)},
+	"files of one byte":            {32, 3, ones(3000)},
 	"files end within a symbol":    {100, 7, []int64{150, 99, 1, 100, 350, 64001, 12345, 77}},
 	"files on the symbol's border": {100, 7, []int64{100, 200, 100 * 192 * 7, 300}},
 	"symbols of one byte":          {1, 3, []int64{700, 1000}},
@@ -51,7 +51,11 @@ func ones(n int) []int64 {
 
 func eachLayout(t *testing.T, f func(t *testing.T, w *world)) {
 	for name, l := range layouts {
-		t.Run(name, func(t *testing.T) { f(t, newWorld(t, 0, l.symbolSize, l.groups, l.sizes...)) })
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 0, l.symbolSize, l.groups, l.sizes...)
+			w.inMemory()
+			f(t, w)
+		})
 	}
 }
 
@@ -307,6 +311,7 @@ func TestFlushIsCancelled(t *testing.T) {
 // TestDescriptors: the number of open files is bounded, and files closed in between are synced all the same.
 func TestDescriptors(t *testing.T) {
 	w := newWorld(t, 0, 50, 6, ones(3000)...)
+	w.inMemory()
 	o := w.open()
 	for _, s := range w.source {
 		w.put(o, s)

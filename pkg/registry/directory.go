@@ -234,18 +234,25 @@ func (d *dirStore) describe(key string) (object, error) {
 
 func describe(key string, info fs.FileInfo) object {
 	o := object{key: key, size: info.Size()}
-	if !info.Mode().IsRegular() {
-		o.odd = "no regular file (" + info.Mode().Type().String() + ")"
+	switch mode := info.Mode(); {
+	case mode.IsDir():
+		o.odd = oddDirectory
+	case !mode.IsRegular():
+		o.odd = "no regular file (" + mode.Type().String() + ")"
 	}
 	return o
 }
 
 func (d *dirStore) list(ctx context.Context, prefix string, each func(object) error) error {
 	prefix = strings.TrimSuffix(prefix, "/")
-	if _, err := d.root.Lstat(prefix); err != nil {
-		return dirError("list", ignoreNotExist(err))
+	info, err := d.root.Lstat(prefix)
+	if err != nil {
+		return dirError("list", ignoreAbsent(err))
 	}
-	err := fs.WalkDir(d.root.FS(), prefix, func(key string, entry fs.DirEntry, err error) error {
+	if !info.IsDir() {
+		return nil // nothing is below it; it is its parent's finding
+	}
+	err = fs.WalkDir(d.root.FS(), prefix, func(key string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return errors.Join(err, ctx.Err())
 		}
@@ -258,9 +265,17 @@ func (d *dirStore) list(ctx context.Context, prefix string, each func(object) er
 	return dirError("list "+prefix, err)
 }
 
+// ignoreAbsent drops the errors that say that nothing can be below a name.
+func ignoreAbsent(err error) error {
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	return ignoreNotExist(err)
+}
+
 func (d *dirStore) children(_ context.Context, prefix string) ([]string, error) {
 	entries, err := fs.ReadDir(d.root.FS(), strings.TrimSuffix(prefix, "/"))
-	if err = ignoreNotExist(err); err != nil {
+	if err = ignoreAbsent(err); err != nil {
 		return nil, dirError("list "+prefix, err)
 	}
 	names := make([]string, len(entries))
@@ -398,7 +413,7 @@ func dirError(what string, err error) error {
 
 // lookError is dirError where the absence of the name is an answer.
 func lookError(what string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+	if ignoreAbsent(err) == nil {
 		return fmt.Errorf("%w: %s: %w", ErrNotFound, what, err)
 	}
 	return dirError(what, err)

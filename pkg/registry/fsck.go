@@ -90,20 +90,23 @@ func (e *engine) union(ctx context.Context, prefixes ...string) ([]string, error
 // name judges all releases of one name.
 func (c *check) name(ctx context.Context, name string) error {
 	if !validName(name) {
-		c.add(ProblemExtra, releasesPrefix+name, "not a release name")
-		return nil
+		return c.stray(ctx, name+"/", "not a release name")
 	}
 	children, err := c.e.union(ctx, releasesPrefix+name+"/", provenancePrefix+name+"/")
 	if err != nil {
 		return err
 	}
+	if len(children) == 0 {
+		return c.stray(ctx, name+"/", "no release below this name")
+	}
 	for _, child := range children {
 		id, ok := parseID(child)
 		if !ok {
-			c.add(ProblemExtra, releasesPrefix+name+"/"+child, "not sha256-<64 hex digits>")
-			continue
+			err = c.stray(ctx, name+"/"+child+"/", "not sha256-<64 hex digits>")
+		} else {
+			err = c.release(ctx, name, id)
 		}
-		if err := c.release(ctx, name, id); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -132,21 +135,32 @@ func (c *check) release(ctx context.Context, name, id string) error {
 	return nil
 }
 
-// uncommitted reports a prefix without COMMIT, if it has any key: servers list
-// prefixes of which only delete markers are left, and directories may be empty.
+// uncommitted reports a prefix without COMMIT.
 func (c *check) uncommitted(ctx context.Context, name, id string) error {
-	for _, prefix := range []string{releasePrefix(name, id), provPrefix(name, id)} {
+	return c.occupied(ctx, name+"/"+idPrefix+id+"/", ProblemUncommitted, "no COMMIT; publishing the release again completes it")
+}
+
+// stray reports keys in a place that the layout does not have.
+func (c *check) stray(ctx context.Context, place, why string) error {
+	return c.occupied(ctx, place, ProblemExtra, why)
+}
+
+// occupied reports a place below releases or provenance, if it has any key:
+// servers list prefixes of which only delete markers are left, and directories
+// may be empty. A single object called like a directory counts.
+func (c *check) occupied(ctx context.Context, place string, kind ProblemKind, why string) error {
+	for _, prefix := range []string{releasesPrefix + place, provenancePrefix + place} {
 		keys := 0
-		err := c.e.st.list(ctx, prefix, func(object) error {
-			keys++
-			return nil
-		})
+		count := func(object) error { keys++; return nil }
+		err := c.e.st.list(ctx, prefix, count)
 		if err != nil {
 			return err
 		}
+		if o, err := c.e.st.stat(ctx, prefix[:len(prefix)-1]); err == nil && o.odd != oddDirectory {
+			keys++
+		}
 		if keys > 0 {
-			c.add(ProblemUncommitted, prefix, "%d keys, no COMMIT; publishing the release again completes it", keys)
-			return nil
+			c.add(kind, prefix, "%d keys; %s", keys, why)
 		}
 	}
 	return nil

@@ -35,6 +35,9 @@ type body struct {
 	add    func(n int64)
 }
 
+// oddDirectory is the odd of a directory, which only a directory target has.
+const oddDirectory = "a directory"
+
 // written is what a store says of an object it has just created.
 type written struct {
 	version  string // server's version id, or ""
