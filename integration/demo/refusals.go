@@ -12,17 +12,17 @@ import (
 	"strings"
 	"time"
 
+	"sluice/integration/lab"
 	"sluice/internal/cli"
 	"sluice/internal/console"
 	"sluice/internal/packer"
-	"sluice/pkg/envelope"
 )
 
 // secondRelease lets upstream move on by one commit, which the packer finds and seals. One approval of each group comes in: one too few.
 func (d *demo) secondRelease(ctx context.Context) error {
 	d.note("")
 	d.note("upstream moves on; the next release, and three that are refused:")
-	next := d.path("hub", "next")
+	next := d.Path("hub", "next")
 	if err := linkTree(d.input.dir, next); err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (d *demo) secondRelease(ctx context.Context) error {
 	if err := d.followLow(ctx, 2, "SEALED"); err != nil {
 		return err
 	}
-	for _, o := range []string{security[0], quality[0]} {
+	for _, o := range []string{lab.Security()[0], lab.Quality()[0]} {
 		if err := d.approve(ctx, o); err != nil {
 			return err
 		}
@@ -52,7 +52,7 @@ func (d *demo) secondRelease(ctx context.Context) error {
 func (d *demo) stopDaemons(context.Context) error {
 	low, high := d.low, d.high
 	d.low, d.high = nil, nil
-	if err := errors.Join(low.stop(20*time.Second), high.stop(20*time.Second)); err != nil {
+	if err := errors.Join(low.Stop(20*time.Second), high.Stop(20*time.Second)); err != nil {
 		return err
 	}
 	d.tl.Stage("both", "drained", "bastion-packer, diode-receiver", -1, "SIGTERM, exit 0")
@@ -65,17 +65,17 @@ func (d *demo) refusals(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	few, err := d.medium("few", job, d.releases[1])
+	few, err := d.medium("few", job)
 	if err != nil {
 		return err
 	}
 	if err := d.mustRefuse(ctx, "one approval too few", few, "security"); err != nil {
 		return err
 	}
-	if err := d.approve(ctx, security[1]); err != nil {
+	if err := d.approve(ctx, lab.Security()[1]); err != nil {
 		return err
 	}
-	good, err := d.medium("good", job, d.releases[1])
+	good, err := d.medium("good", job)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (d *demo) refusals(ctx context.Context) error {
 	if err := d.mustRefuse(ctx, "one flipped byte", flipped, d.victim()); err != nil {
 		return err
 	}
-	out, err := d.call(ctx, "diode-receiver", "import", "--wait", "--config", d.path("high.yaml"), good)
+	out, err := d.Call(ctx, "diode-receiver", "import", "--wait", "--config", d.Path("high.yaml"), good)
 	if err != nil {
 		return err
 	}
@@ -100,21 +100,21 @@ func (d *demo) refusals(ctx context.Context) error {
 
 // mustRefuse imports a medium and wants exit code 3 and the reason.
 func (d *demo) mustRefuse(ctx context.Context, what, dir, reason string) error {
-	_, err := d.call(ctx, "diode-receiver", "import", "--wait", "--config", d.path("high.yaml"), dir)
-	var call *callError
+	_, err := d.Call(ctx, "diode-receiver", "import", "--wait", "--config", d.Path("high.yaml"), dir)
+	var call *lab.CallError
 	if !errors.As(err, &call) {
 		return fmt.Errorf("%s was not refused: %w", what, err)
 	}
-	if call.code != cli.ExitRefused || !strings.Contains(call.stderr, reason) {
-		return fmt.Errorf("%s: exit code %d (3 is wanted), reason %q: %s", what, call.code, reason, call.stderr)
+	if call.Code != cli.ExitRefused || !strings.Contains(call.Stderr, reason) {
+		return fmt.Errorf("%s: exit code %d (3 is wanted), reason %q: %s", what, call.Code, reason, call.Stderr)
 	}
-	d.tl.Fail(console.High, "refused", what, fmt.Sprintf("exit 3: %s", strings.ReplaceAll(call.stderr, "\n", " ")))
+	d.tl.Fail(console.High, "refused", what, fmt.Sprintf("exit 3: %s", strings.ReplaceAll(call.Stderr, "\n", " ")))
 	return nil
 }
 
 // jobDir finds the packer's work directory of a release: the sealed form.
 func (d *demo) jobDir(release string) (string, error) {
-	dirs, err := filepath.Glob(d.path("low", "work", "*"))
+	dirs, err := filepath.Glob(d.Path("low", "work", "*"))
 	if err != nil {
 		return "", err
 	}
@@ -124,12 +124,12 @@ func (d *demo) jobDir(release string) (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("no sealed release %s below %s", release, d.path("low", "work"))
+	return "", fmt.Errorf("no sealed release %s below %s", release, d.Path("low", "work"))
 }
 
 // medium copies a sealed release, with the approvals that are in the drop-box now, as a person would onto a stick.
-func (d *demo) medium(name, job, release string) (string, error) {
-	dir := d.path("media", name)
+func (d *demo) medium(name, job string) (string, error) {
+	dir := d.Path("media", name)
 	if err := linkTree(filepath.Join(job, "payload"), filepath.Join(dir, "payload")); err != nil {
 		return "", err
 	}
@@ -137,23 +137,7 @@ func (d *demo) medium(name, job, release string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	id, err := envelope.ParseDigest(release)
-	if err != nil {
-		return "", err
-	}
-	found, _, err := packer.DropBox{Dir: d.path("dropbox")}.Approvals(id)
-	if err != nil {
-		return "", err
-	}
-	if err := env.Merge(found); err != nil {
-		return "", err
-	}
-	f, err := os.Create(filepath.Join(dir, "envelope.sluice"))
-	if err != nil {
-		return "", err
-	}
-	_, err = env.WriteTo(f)
-	return dir, errors.Join(err, f.Close())
+	return dir, d.Collect(env, dir)
 }
 
 // victim is the file in which a byte is flipped: the first of the weights.
@@ -166,7 +150,7 @@ func (d *demo) victim() string {
 
 // flippedMedium copies a medium and flips one bit of one byte in the middle of a weights file.
 func (d *demo) flippedMedium(good string) (string, error) {
-	dir := d.path("media", "flipped")
+	dir := d.Path("media", "flipped")
 	if err := linkTree(good, dir); err != nil {
 		return "", err
 	}
@@ -201,7 +185,7 @@ func linkTree(from, to string) error {
 
 // closing shows the registry and lets fsck judge everything.
 func (d *demo) closing(ctx context.Context) error {
-	out, err := d.call(ctx, "diode-receiver", "list", "--config", d.path("high.yaml"))
+	out, err := d.Call(ctx, "diode-receiver", "list", "--config", d.Path("high.yaml"))
 	if err != nil {
 		return err
 	}
@@ -210,7 +194,7 @@ func (d *demo) closing(ctx context.Context) error {
 	for line := range strings.Lines(indent(out)) {
 		d.note("%s", strings.TrimRight(line, "\n"))
 	}
-	out, err = d.call(ctx, "diode-receiver", "fsck", "--deep", "--config", d.path("high.yaml"))
+	out, err = d.Call(ctx, "diode-receiver", "fsck", "--deep", "--config", d.Path("high.yaml"))
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}

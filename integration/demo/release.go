@@ -4,33 +4,26 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
+	"sluice/integration/lab"
 	"sluice/internal/admin"
 	"sluice/internal/console"
 	"sluice/internal/packer"
-	"sluice/internal/receiver"
 )
 
 func (d *demo) startDaemons(ctx context.Context) (err error) {
-	if d.high, err = d.start("diode-receiver", nil, filepath.Join(d.opt.bin, "diode-receiver"), "run", "--config", d.path("high.yaml")); err != nil {
+	if d.high, err = d.StartBinary("diode-receiver", "high.yaml"); err != nil {
 		return err
 	}
-	if d.low, err = d.start("bastion-packer", nil, filepath.Join(d.opt.bin, "bastion-packer"), "run", "--config", d.path("low.yaml")); err != nil {
+	if d.low, err = d.StartBinary("bastion-packer", "low.yaml"); err != nil {
 		return err
 	}
-	for _, p := range []*daemon{d.high, d.low} {
-		socket := map[*daemon]string{d.high: "high.sock", d.low: "low.sock"}[p]
-		err := waitFor(ctx, 20*time.Second, p.name, func() (bool, error) {
-			return admin.Fetch(ctx, "unix:"+d.path(socket), "/healthz", nil) == nil, p.died()
-		})
-		if err != nil {
-			return err
-		}
+	if err := errors.Join(d.WaitUp(ctx, d.high, "high.sock"), d.WaitUp(ctx, d.low, "low.sock")); err != nil {
+		return err
 	}
 	d.tl.Stage("both", "running", "bastion-packer, diode-receiver", -1, fmt.Sprintf("the link loses %.3g %% of the datagrams", d.opt.loss*100))
 	return nil
@@ -44,7 +37,7 @@ func (d *demo) firstRelease(ctx context.Context) error {
 	if err := d.review(ctx); err != nil {
 		return err
 	}
-	for _, o := range []string{security[2], security[0], quality[1]} {
+	for _, o := range []string{lab.Security()[2], lab.Security()[0], lab.Quality()[1]} {
 		if err := d.approve(ctx, o); err != nil {
 			return err
 		}
@@ -60,7 +53,7 @@ func (d *demo) firstRelease(ctx context.Context) error {
 // job asks the packer for the job that made the n-th release of the stream.
 func (d *demo) job(ctx context.Context, n int) (packer.JobStatus, error) {
 	var st packer.Status
-	if err := admin.Fetch(ctx, "unix:"+d.path("low.sock"), "/status", &st); err != nil {
+	if err := admin.Fetch(ctx, "unix:"+d.Path("low.sock"), "/status", &st); err != nil {
 		return packer.JobStatus{}, err
 	}
 	if len(st.Jobs) < n {
@@ -74,10 +67,10 @@ func (d *demo) followLow(ctx context.Context, n int, until string) error {
 	words := map[string]string{"MIRRORED": "mirrored", "INSPECTED": "inspected", "GATED": "gated", "SEALED": "sealed"}
 	order := []string{"MIRRORED", "INSPECTED", "GATED", "SEALED"}
 	shown := 0
-	return waitFor(ctx, 2*time.Minute, "the packer", func() (bool, error) {
+	return lab.WaitFor(ctx, 2*time.Minute, "the packer", func() (bool, error) {
 		j, err := d.job(ctx, n)
 		if err != nil {
-			return false, firstOf(d.low.died(), err)
+			return false, firstOf(d.low.Died(), err)
 		}
 		if j.State == "REFUSED" || j.Attempts > 3 {
 			return false, fmt.Errorf("the packer: %s: %s", j.State, j.Error)
@@ -127,11 +120,9 @@ func firstOf(errs ...error) error {
 	return nil
 }
 
-var wordsLine = regexp.MustCompile(`(?m)^WORDS +(\S+ \S+)`)
-
 // review shows what an officer is shown.
 func (d *demo) review(ctx context.Context) error {
-	out, err := d.show(ctx, len(d.releases))
+	out, err := d.Show(ctx, d.releases[len(d.releases)-1])
 	if err != nil {
 		return err
 	}
@@ -144,23 +135,9 @@ func (d *demo) review(ctx context.Context) error {
 	return nil
 }
 
-func (d *demo) show(ctx context.Context, n int) (string, error) {
-	return d.call(ctx, "bastion-packer", "approve", "--show", "--trust", d.path("trust.json"), "--fingerprint", d.trustFP,
-		"--drop-box", d.path("dropbox"), d.releases[n-1])
-}
-
-// approve lets one officer sign the newest request, with the words of the page they were shown.
+// approve lets one officer sign the newest request.
 func (d *demo) approve(ctx context.Context, officer string) error {
-	out, err := d.show(ctx, len(d.releases))
-	if err != nil {
-		return err
-	}
-	m := wordsLine.FindStringSubmatch(out)
-	if m == nil {
-		return fmt.Errorf("the review page shows no words:\n%s", out)
-	}
-	out, err = d.call(ctx, "bastion-packer", "approve", "--trust", d.path("trust.json"), "--fingerprint", d.trustFP, "--drop-box", d.path("dropbox"),
-		"--key", d.path("keys", officer), "--passphrase-file", d.path("passphrase"), "--confirm", m[1], "--checked", "manifest,gate,inspection", d.releases[len(d.releases)-1])
+	out, err := d.Approve(ctx, officer, d.releases[len(d.releases)-1])
 	if err != nil {
 		return err
 	}
@@ -174,17 +151,17 @@ func (d *demo) followTransfer(ctx context.Context) error {
 	low := newMeter(d, "low   sending")
 	high := newMeter(d, "high  receiving")
 	seen, told := map[string]bool{}, map[uint64]bool{}
-	err := waitFor(ctx, 3*time.Minute, "the receiver", func() (bool, error) {
+	err := lab.WaitFor(ctx, 3*time.Minute, "the receiver", func() (bool, error) {
 		j, err := d.job(ctx, len(d.releases))
 		if err != nil {
-			return false, firstOf(d.low.died(), err)
+			return false, firstOf(d.low.Died(), err)
 		}
 		if strings.HasPrefix(j.Running.Stage, "send") {
 			low.set(j.Running.Done*symbol, j.Running.Total*symbol)
 		}
-		r, err := d.release(ctx, id)
+		r, err := d.Release(ctx, id)
 		if err != nil || r == nil {
-			return false, firstOf(d.high.died(), err)
+			return false, firstOf(d.high.Died(), err)
 		}
 		if r.Symbols > 0 {
 			high.set(r.Have*symbol, r.Symbols*symbol)
@@ -212,24 +189,10 @@ func (d *demo) followTransfer(ctx context.Context) error {
 // symbol is the size of an encoding symbol at MTU 1500.
 const symbol = 1408
 
-// release asks the receiver for one release.
-func (d *demo) release(ctx context.Context, id string) (*receiver.ReleaseStatus, error) {
-	var st receiver.Status
-	if err := admin.Fetch(ctx, "unix:"+d.path("high.sock"), "/status", &st); err != nil {
-		return nil, err
-	}
-	for i := range st.Releases {
-		if st.Releases[i].Release == id {
-			return &st.Releases[i], nil
-		}
-	}
-	return nil, nil //nolint:nilnil // not there yet
-}
-
 // timeline prints what is new in the receiver's audit trail of the release.
 func (d *demo) timeline(ctx context.Context, id string, told map[uint64]bool) error {
-	var st receiver.Status
-	if err := admin.Fetch(ctx, "unix:"+d.path("high.sock"), "/status", &st); err != nil {
+	st, err := d.HighStatus(ctx)
+	if err != nil {
 		return err
 	}
 	for _, e := range st.Events {

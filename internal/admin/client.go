@@ -18,7 +18,7 @@ const (
 	// fetchTimeout is longer than a slow status and shorter than a person's patience.
 	fetchTimeout = 30 * time.Second
 	// maxAnswer caps what Fetch reads: far above the status of ten thousand jobs.
-	maxAnswer = 64 << 20
+	maxAnswer = 16 << 20
 )
 
 // ErrUnreachable says that nobody answers at the address. The daemon is not running, or runs with another address.

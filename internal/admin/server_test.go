@@ -3,6 +3,7 @@
 package admin_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -218,7 +219,16 @@ func TestShutdownFinishesAnswers(t *testing.T) {
 	var got string
 	go func() { fetched <- admin.Fetch(t.Context(), s.Addr(), "/status", &got) }()
 	<-entered
+	var idle []*bufio.Reader
+	for range 8 {
+		idle = append(idle, idleConn(t, s.Addr()))
+	}
 	stop()
+	for _, r := range idle { // a server that cuts its connections has cut the busy one by now too
+		if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+			t.Errorf("idle connection: %v, want EOF", err)
+		}
+	}
 	close(leave)
 	if err := errors.Join(<-fetched, <-served); err != nil || got != "late" {
 		t.Errorf("%q, %v", got, err)
@@ -226,6 +236,29 @@ func TestShutdownFinishesAnswers(t *testing.T) {
 	if err := admin.Fetch(t.Context(), s.Addr(), "/healthz", nil); !errors.Is(err, admin.ErrUnreachable) {
 		t.Errorf("after the end: %v, want ErrUnreachable", err)
 	}
+}
+
+// idleConn has one answer on a connection of its own and keeps it open.
+func idleConn(t *testing.T, addr string) *bufio.Reader {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close() // of the answer; the connection stays
+	return r
 }
 
 func TestServeReportsItsOwnEnd(t *testing.T) {
@@ -245,7 +278,7 @@ func TestFetchRefuses(t *testing.T) {
 	big := make([]byte, 1<<20)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/big", func(w http.ResponseWriter, _ *http.Request) {
-		for range 65 {
+		for range 17 {
 			_, _ = w.Write(big)
 		}
 	})

@@ -159,6 +159,7 @@ func (in *inspector) layers(cfg *config) {
 	for n := range cfg.Layers {
 		if !seen[n] {
 			in.refuse(RuleIndex, "", "mirror the whole repository at one commit", "layer %d of %d has no tensors", n, cfg.Layers)
+			return // one is enough; config.json may claim a million
 		}
 	}
 }

@@ -136,10 +136,17 @@ func (in *inspector) checkSafetensors(f *file) error {
 		in.refuse(RuleSafetensors, f.path, "fetch it again; if its hash is right, its author must write it anew", "%v", err)
 		return nil
 	}
-	if err == nil {
-		in.tensors[f.path] = s
+	if err != nil {
+		return err
 	}
-	return err
+	in.tensors[f.path] = s
+	for key := range s.Metadata {
+		if key != "format" {
+			in.remark(RuleSafetensors, f.path, "nothing, if the text is harmless: loaders do not read it", "the header carries text of its own (%d entries)", len(s.Metadata))
+			break
+		}
+	}
+	return nil
 }
 
 // checkJSON scans a JSON file, whatever it is for, and looks for keys that make loaders run code.

@@ -445,6 +445,12 @@ func TestFlush(t *testing.T) {
 		h.stop(t)
 		wantArrived(t, s, c)
 		equal(t, "flushes in the end", s.payload(c.release).Flushes(), 2)
+
+		// The process before may have died between its last symbol and its Flush.
+		h = receive(t, k, l.Reader(), s, dir, nil)
+		wait(3 * time.Second)
+		equal(t, "flushes of a restarted receiver", s.payload(c.release).Flushes(), 3)
+		h.stop(t)
 	})
 }
 
@@ -507,12 +513,14 @@ func TestOrderOfSending(t *testing.T) {
 		k, c, s := newKeys(13), newCargo(1, 10_000, 3*384*1408-700), newSink()
 		var order []uint64
 		s.wrap = func(p link.Payload) link.Payload { return orderPayload{p, &order} }
-		l := linktest.New(linktest.Options{})
+		var types []link.Type
+		l := linktest.New(linktest.Options{Tap: func(d []byte) { types = append(types, link.Type(d[1])) }})
 		h := receive(t, k, l.Reader(), s, dir, nil)
 		report := send(t, k, l.Writer(), c.transfer(), nil)
 		wait(time.Second)
 		st := h.stop(t)
 		wantArrived(t, s, c)
+		wantCarousel(t, types, report.Source+report.Repair)
 		equal(t, "symbols", uint64(len(order)), report.Source+report.Repair)
 		equal(t, "source", report.Source, uint64(3*384))
 		equal(t, "repair", report.Repair, uint64(3*20*testGroups))
@@ -521,6 +529,24 @@ func TestOrderOfSending(t *testing.T) {
 		equal(t, "envelope received", session(t, st, report.Session).Envelope, report.Envelope)
 		equal(t, "order", order, wantOrder(3, 384, 20*testGroups))
 	})
+}
+
+// wantCarousel checks that an envelope symbol follows every 256th payload symbol,
+// and no other, until the last.
+func wantCarousel(t *testing.T, types []link.Type, total uint64) {
+	t.Helper()
+	payload := uint64(0)
+	for i, typ := range types {
+		switch {
+		case typ == link.TypePayload:
+			payload++
+			if payload%256 == 0 && types[i+1] != link.TypeEnvelope {
+				t.Errorf("payload symbol %d is not followed by one of the envelope", payload)
+			}
+		case typ == link.TypeEnvelope && payload > 0 && payload < total && payload%256 != 0:
+			t.Errorf("an envelope symbol after %d payload symbols", payload)
+		}
+	}
 }
 
 // wantOrder computes the order of section 5 in another way than the sender: the

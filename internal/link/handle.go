@@ -214,8 +214,11 @@ func (r *Receiver) beat(s *session, body []byte, now time.Time) {
 	if h.State != StateEndOfPass && h.State != StateEndOfSession {
 		return
 	}
-	s.ended = true
-	if s.release != nil && s.release.payload != nil {
+	if s.release == nil {
+		return
+	}
+	s.release.ended = true
+	if s.release.payload != nil {
 		r.flush(s.release, now)
 	}
 }

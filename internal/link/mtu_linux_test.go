@@ -19,15 +19,16 @@ func inNamespace(t *testing.T, mtu int, f func()) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread dies with its namespace
-		err := unix.Unshare(unix.CLONE_NEWNET)
+		var err error
+		defer func() { done <- err }() // also when f ends its goroutine
+		runtime.LockOSThread()         // and never unlocked: the thread dies with its namespace
+		err = unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			err = raiseLoopback(mtu)
 		}
 		if err == nil {
 			f()
 		}
-		done <- err
 	}()
 	if err := <-done; errors.Is(err, unix.EPERM) {
 		t.Skip("no right to make a network namespace")

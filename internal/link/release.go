@@ -127,7 +127,7 @@ type release struct {
 	lastEnvelope time.Time
 	lastLook     time.Time
 	dirty        bool // payload symbols were stored since the last Flush
-	ended        bool // a pass ended
+	ended        bool // the pass of the last session to join has ended
 	lastSymbol   time.Time
 	flushNotYet  time.Time
 }
@@ -151,7 +151,7 @@ func (r *Receiver) join(a Announcement) *release {
 		r.releases[key] = rel
 	}
 	rel.sessions++
-	rel.announcement = a
+	rel.announcement, rel.ended = a, false
 	if rel.state == "" || rel.state == ReleaseRefused {
 		rel.state, rel.reason, rel.pending = ReleaseAssembling, nil, true
 	}

@@ -20,7 +20,6 @@ type session struct {
 	heartbeat     Heartbeat
 	lastHeartbeat time.Time
 	lastHeard     time.Time // last authentic datagram, the first announcement included
-	ended         bool      // heartbeat of state 3 or 4, and no payload symbol since
 	told          time.Time // lastHeard when Progress was told
 }
 

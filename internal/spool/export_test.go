@@ -22,3 +22,18 @@ const MaxOpenFiles = maxOpenFiles
 
 // WindowBytes is what a kill may lose.
 const WindowBytes = windowBytes
+
+// WaitRecorded waits until n spans are on stable storage and recorded, and returns them all.
+func (o *Object) WaitRecorded(n int) (recorded []int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.settled < n && o.err == nil {
+		o.changed.Wait()
+	}
+	for sbn, state := range o.spans {
+		if state == spanRecorded {
+			recorded = append(recorded, sbn)
+		}
+	}
+	return recorded
+}

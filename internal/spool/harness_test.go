@@ -228,3 +228,13 @@ func (w *world) rows(first, n int) (symbols []symbol) {
 	}
 	return symbols
 }
+
+// span returns the source symbols of a span and its first rows repair rows.
+func (w *world) span(sbn, rows int) (symbols []symbol) {
+	for _, s := range append(w.rows(0, rows), w.source...) {
+		if s.sbn == uint32(sbn) {
+			symbols = append(symbols, s)
+		}
+	}
+	return symbols
+}

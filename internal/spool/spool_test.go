@@ -160,7 +160,7 @@ func TestRepairWithoutFlush(t *testing.T) {
 	o := w.open()
 	perSpan := w.g.Span(0).N
 	w.put(o, w.source[:50]...)
-	w.put(o, w.source[400:perSpan-1]...) // the last symbol of the span is among the lost: the window is not full
+	w.put(o, w.source[350:perSpan-1]...) // the last symbol of the span is among the lost: no symbol fills the window
 	w.put(o, w.repair[0][:130]...)
 	w.put(o, w.repair[1][:130]...)
 	w.put(o, w.repair[2][:130]...)

@@ -247,8 +247,10 @@ func isPlain(c byte) bool { return 0x20 <= c && c < utf8.RuneSelf && c != '"' &&
 // the character itself otherwise. A byte that is no UTF-8 becomes U+FFFD, so the comparison refuses it.
 func escape(r rune, raw string) string {
 	switch r {
-	case '"', '\\':
-		return `\` + raw
+	case '"':
+		return `\"`
+	case '\\':
+		return `\\`
 	case '\b':
 		return `\b`
 	case '\f':

@@ -133,6 +133,9 @@ func FuzzSplitPAE(f *testing.F) {
 	f.Add([]byte("DSSEv1 0  0 "))
 	f.Add([]byte("DSSEv1 9223372036854775807 x 1 x"))
 	f.Add([]byte("DSSEv1 01 x 1 x"))
+	f.Add([]byte("DSSEv1 1 x 1 xy"))
+	f.Add([]byte("DSSEv1 1 xx 1 x"))
+	f.Add([]byte("DSSEv1 -1 x 1 x"))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		kind, payload, ok := mofn.SplitPAE(message)
 		if ok && !bytes.Equal(mofn.PAE(kind, payload), message) {

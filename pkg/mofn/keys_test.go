@@ -4,9 +4,12 @@ package mofn_test
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -17,6 +20,7 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/scrypt"
 
 	"sluice/pkg/mofn"
 )
@@ -385,6 +389,42 @@ func TestHostileScrypt(t *testing.T) {
 	for _, p := range []mofn.ScryptParams{{N: 1 << 21, R: 8, P: 1}, {N: 3, R: 1, P: 1}, {N: 4, R: 99, P: 1}, {N: 4, R: 1, P: 99}} {
 		if _, err := s.Seal(nil, []byte("p"), p); !errors.Is(err, mofn.ErrKeyFile) {
 			t.Errorf("Seal with %+v: %v", p, err)
+		}
+	}
+}
+
+// handSealed writes a private key file by trust.md section 2 alone, without the package, so that both must agree on the format.
+func handSealed(t *testing.T, s *mofn.SecretKey, id mofn.KeyID, passphrase string) []byte {
+	t.Helper()
+	salt, nonce := bytes.Repeat([]byte{1}, 16), bytes.Repeat([]byte{2}, 12)
+	key, err := scrypt.Key([]byte(passphrase), salt, 8, 2, 1, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := aead.Seal(nil, nonce, s.Secret, []byte("sluice-private-key-v1\x00"+string(s.Suite)+"\x00"+id.String()))
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Appendf(nil, `{"type":"sluice-private-key-v1","suite":"%s","id":"%v","kdf":"scrypt","n":8,"r":2,"p":1,"salt":"%s","nonce":"%s","sealed":"%s","comment":"by hand"}`,
+		s.Suite, id, b64(salt), b64(nonce), b64(sealed))
+}
+
+func TestSealedFormat(t *testing.T) {
+	for _, suite := range suites() {
+		s := newSecret(t, suite)
+		got, err := mofn.OpenSecret(handSealed(t, s, s.ID(), "p"), []byte("p"))
+		if err != nil || !bytes.Equal(got.Secret, s.Secret) || got.Comment != "by hand" {
+			t.Errorf("%s: %v", suite, err)
+		}
+		// A file whose seal is in order, but which names another key than it holds.
+		if _, err := mofn.OpenSecret(handSealed(t, s, newSecret(t, suite).ID(), "p"), []byte("p")); !errors.Is(err, mofn.ErrKeyFile) {
+			t.Errorf("%s under another id: %v", suite, err)
 		}
 	}
 }

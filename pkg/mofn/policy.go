@@ -94,7 +94,7 @@ type Rule struct {
 // matches reports whether the rule covers stream.
 func (r *Rule) matches(stream string) bool {
 	if prefix, below := strings.CutSuffix(r.Pattern, "*"); below {
-		return len(stream) > len(prefix) && strings.HasPrefix(stream, prefix)
+		return strings.HasPrefix(stream, prefix) // and is longer: prefix ends in a slash, no stream does
 	}
 	return stream == r.Pattern
 }

@@ -170,8 +170,8 @@ func TestRule(t *testing.T) {
 	p := mustPolicy(t, r.fill(`officer alice key @alice
 group g all alice
 packer @packer
-rule stream a/b     quorum g hold 1h
 rule stream a/*     quorum g hold 2h max-size 5
+rule stream a/b     quorum g hold 1h
 rule stream a/b/*   quorum g hold 3h max-size 2TiB require checked=gate:1
 rule stream a/b/c/d quorum g hold 4h
 `), r.enrolled())

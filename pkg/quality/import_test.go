@@ -16,7 +16,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/pkg/quality"
-	"sluice/pkg/quality/qualitytest"
 )
 
 // lineMMLU and lineCode are shaped as lm-eval 0.4 writes them.
@@ -202,20 +201,6 @@ func TestImportLineLimit(t *testing.T) {
 		_, err := importOne(true, strings.Replace(lineMMLU, "{", "{"+padding, 1))
 		if (over == 0) != (err == nil) || (over == 1 && !errors.Is(err, quality.ErrTooLarge)) {
 			t.Errorf("line of MaxLine%+d bytes: %v", over, err)
-		}
-	}
-}
-
-// Everything that the generator writes comes back: all 57 subjects, all items.
-func TestImportWholeBenchmark(t *testing.T) {
-	base, quantized := imported(t, qualitytest.Spec{Seed: 1, Samples: 4, Worse: 0.05, Better: 0.03})
-	for _, side := range []runs{base, quantized} {
-		mmlu, code := side[quality.MMLU], side[quality.HumanEval]
-		if len(mmlu.Items) != quality.MMLUItems || len(mmlu.Files) != 57 || len(code.Items) != quality.HumanEvalItems || len(code.Files) != 1 {
-			t.Errorf("%d items in %d files, %d in %d", len(mmlu.Items), len(mmlu.Files), len(code.Items), len(code.Files))
-		}
-		if got := code.Items[0].Samples; got != 4 {
-			t.Errorf("%d samples, want 4", got)
 		}
 	}
 }

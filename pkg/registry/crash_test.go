@@ -183,6 +183,56 @@ func TestCommitIsLast(t *testing.T) {
 	}
 }
 
+// TestSlowPublisherDoesNotMoveChannelBack: while one publisher stands between
+// catalogue and channel, another publishes the next release.
+func TestSlowPublisherDoesNotMoveChannelBack(t *testing.T) {
+	dir := t.TempDir()
+	slow, fast := open(t, dir), open(t, dir)
+	first := registrytest.Make(t, t.TempDir(), "llama", 1, 1, crashSizes())
+	second := registrytest.Make(t, t.TempDir(), "llama", 1, 2, crashSizes())
+	overtaken := 0
+	registry.Intercept(slow, func(op, key string, after bool) error {
+		if !strings.HasPrefix(key, "channels/") || after || op != "get" || overtaken > 0 {
+			return nil
+		}
+		overtaken++
+		_, err := fast.Publish(t.Context(), second.Release, second, nil)
+		return err
+	})
+	if _, err := slow.Publish(t.Context(), first.Release, first, nil); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "registry", "channels", "llama", "latest.json"))
+	if err != nil || !strings.Contains(string(data), registrytest.Hex(second)) || overtaken != 1 {
+		t.Errorf("channel is %s, %v, overtaken %d times", data, err, overtaken)
+	}
+	registrytest.Clean(t, slow)
+}
+
+// TestLostSwapIsRepeated: the same between reading the channel and writing it.
+func TestLostSwapIsRepeated(t *testing.T) {
+	dir := t.TempDir()
+	slow, fast := open(t, dir), open(t, dir)
+	first := registrytest.Make(t, t.TempDir(), "llama", 1, 1, crashSizes())
+	second := registrytest.Make(t, t.TempDir(), "llama", 1, 2, crashSizes())
+	swaps := 0
+	registry.Intercept(slow, func(op, _ string, after bool) error {
+		if op != "swap" || after {
+			return nil
+		}
+		swaps++
+		_, err := fast.Publish(t.Context(), second.Release, second, nil)
+		return err
+	})
+	if _, err := slow.Publish(t.Context(), first.Release, first, nil); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "registry", "channels", "llama", "latest.json"))
+	if err != nil || !strings.Contains(string(data), registrytest.Hex(second)) || swaps != 1 {
+		t.Errorf("channel is %s, %v, after %d swaps", data, err, swaps)
+	}
+}
+
 // TestLeftoversOfACrash: staging of a dead publisher is found and removed, that
 // of a living one is not touched.
 func TestLeftoversOfACrash(t *testing.T) {

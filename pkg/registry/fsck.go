@@ -115,12 +115,12 @@ func (c *check) name(ctx context.Context, name string) error {
 
 // release judges one prefix.
 func (c *check) release(ctx context.Context, name, id string) error {
-	p, err := c.e.published(ctx, name, id)
+	p, kind, err := c.load(ctx, name, id)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return c.uncommitted(ctx, name, id)
 	case errors.Is(err, ErrCorrupt):
-		c.add(c.which(ctx, name, id), commitKey(name, id), "%v", err)
+		c.add(kind, commitKey(name, id), "%v", err)
 		return nil
 	case err != nil:
 		return err
@@ -166,12 +166,14 @@ func (c *check) occupied(ctx context.Context, place string, kind ProblemKind, wh
 	return nil
 }
 
-// which says whose fault a corrupt pair of COMMIT and receipt is.
-func (c *check) which(ctx context.Context, name, id string) ProblemKind {
-	if _, err := c.e.readCommit(ctx, name, id); err != nil {
-		return ProblemCommit
+// load reads COMMIT and receipt anew; kind says whose fault an ErrCorrupt is.
+func (c *check) load(ctx context.Context, name, id string) (p *Published, kind ProblemKind, err error) {
+	com, err := c.e.readCommit(ctx, name, id)
+	if err != nil {
+		return nil, ProblemCommit, err
 	}
-	return ProblemReceipt
+	p, err = c.e.load(ctx, name, id, com)
+	return p, ProblemReceipt, err
 }
 
 // keys compares what lies below prefix with the list, exactly; own names our

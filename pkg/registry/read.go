@@ -22,6 +22,8 @@ func (e *engine) Get(ctx context.Context, name string, id [32]byte) (*Published,
 	return e.published(ctx, name, hexID(id))
 }
 
+// published is Get for checked names. A receipt verified lately under the same
+// COMMIT is not read again.
 func (e *engine) published(ctx context.Context, name, id string) (*Published, error) {
 	c, err := e.readCommit(ctx, name, id)
 	if err != nil {
@@ -30,6 +32,11 @@ func (e *engine) published(ctx context.Context, name, id string) (*Published, er
 	if p := e.remembered(name, c); p != nil {
 		return p, nil
 	}
+	return e.load(ctx, name, id, c)
+}
+
+// load reads the receipt that COMMIT c binds, without the memory of earlier reads.
+func (e *engine) load(ctx context.Context, name, id string, c *commit) (*Published, error) {
 	receipt, sum, err := e.receipt(ctx, name, id)
 	if err != nil {
 		if errors.Is(err, ErrNotFound) {

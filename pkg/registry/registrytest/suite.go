@@ -56,6 +56,8 @@ func Run(t *testing.T, target Target) {
 		{"lost objects are healed", testHeal},
 		{"crash before the catalogue", testReconcile},
 		{"fsck finds planted damage", testFsck},
+		{"fsck finds a forged receipt", testForgedReceipt},
+		{"catalogue with a gap, catalogue cut short", testCatalogGap},
 		{"open finds changed bytes", testOpenCorrupt},
 		{"cancelled context", testCancel},
 	} {
@@ -407,7 +409,7 @@ func testExtra(t *testing.T, f *fixture) {
 	f.target.Remove(t, f.name, key)
 	f.publish(p, s)
 	Complete(t, p, s)
-	f.target.Plant(t, f.name, key, []byte("x"))
+	f.target.Plant(t, f.name, key, []byte{}) // an empty one counts as well
 	f.refused(p, s, registry.ErrConflict)
 }
 
@@ -585,7 +587,7 @@ func testFsck(t *testing.T, f *fixture) {
 		before := f.keys()
 		data := []byte(nil)
 		if _, there := before[damage.key]; there {
-			data = f.read(p, damage.key, s)
+			data = f.read(damage.key)
 		}
 		if damage.plant == nil {
 			f.target.Remove(t, f.name, damage.key)
@@ -602,6 +604,42 @@ func testFsck(t *testing.T, f *fixture) {
 			f.target.Plant(t, f.name, damage.key, data)
 		}
 		Clean(t, f.open())
+	}
+}
+
+// testForgedReceipt changes one word of a receipt: it still parses, COMMIT does
+// not bind it any more. The publisher that wrote it must see that too.
+func testForgedReceipt(t *testing.T, f *fixture) {
+	p := f.open()
+	s := f.spool("llama", 1, 1, Small())
+	f.publish(p, s)
+	key := "provenance/llama/sha256-" + Hex(s) + "/receipt.json"
+	forged := strings.Replace(string(f.read(key)), "receiver-1", "receiver-2", 1)
+	f.target.Plant(t, f.name, key, []byte(forged))
+	found := Fsck(t, p, false)
+	if !slices.ContainsFunc(found, func(p registry.Problem) bool { return p.Kind == registry.ProblemReceipt }) {
+		t.Errorf("fsck found%s", kinds(found))
+	}
+	if _, err := f.open().Get(t.Context(), s.Name, s.ID); !errors.Is(err, registry.ErrCorrupt) {
+		t.Errorf("get with a forged receipt: %v", err)
+	}
+}
+
+func testCatalogGap(t *testing.T, f *fixture) {
+	p := f.open()
+	for seq := range int64(3) {
+		f.publish(p, f.spool("llama", 1, seq+1, map[string]int64{"f": seq}))
+	}
+	last := "catalog/serial-000000000003.json"
+	data := f.read(last)
+	f.target.Remove(t, f.name, last)
+	if list, err := p.List(t.Context()); !errors.Is(err, registry.ErrCorrupt) {
+		t.Errorf("a catalogue that went back lists %v, %v", list, err)
+	}
+	f.target.Plant(t, f.name, last, data)
+	f.target.Remove(t, f.name, "catalog/serial-000000000001.json")
+	if list, err := f.open().List(t.Context()); !errors.Is(err, registry.ErrCorrupt) {
+		t.Errorf("a catalogue with a gap lists %v, %v", list, err)
 	}
 }
 
@@ -643,7 +681,7 @@ func damages(s *Spool) []damage {
 }
 
 // read fetches the bytes of any key: the target's Keys holds small ones.
-func (f *fixture) read(_ registry.Publisher, key string, _ *Spool) []byte {
+func (f *fixture) read(key string) []byte {
 	f.Helper()
 	value, ok := f.keys()[key]
 	if !ok {

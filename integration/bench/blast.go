@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"sluice/integration/lab"
+	"sluice/internal/link"
+)
+
+// blastResult is what the sockets alone carry.
+type blastResult struct {
+	goodput float64       // received bits a second
+	cpu     time.Duration // both ends
+}
+
+// rawBlast sends size bytes as datagrams of profile 1 as fast as the sockets take them, and counts what arrives: the same batching,
+// no code, no encryption, no disk, no pacing. What is lost on the way does not count.
+func rawBlast(size int64) (res blastResult, err error) {
+	addr, err := lab.FreeUDP()
+	if err != nil {
+		return res, err
+	}
+	rx, err := link.ListenUDP(context.Background(), link.SocketOptions{Address: addr, Buffer: 32 << 20})
+	if err != nil {
+		return res, err
+	}
+	tx, err := link.DialUDP(context.Background(), link.SocketOptions{Address: addr})
+	if err != nil {
+		return res, errors.Join(err, rx.Close())
+	}
+	before := selfCPU()
+	var received int64
+	var last time.Time
+	var wg sync.WaitGroup
+	wg.Go(func() { received, last = count(rx) })
+	began := time.Now()
+	err = blast(tx, size)
+	time.Sleep(200 * time.Millisecond) // what is queued in the kernel
+	err = errors.Join(err, tx.Close(), rx.Close())
+	wg.Wait()
+	return blastResult{float64(received) * 8 / last.Sub(began).Seconds(), selfCPU() - before}, err
+}
+
+func blast(tx link.BatchWriter, size int64) error {
+	segment := link.Profile1500.DatagramSize()
+	batch := make([]byte, segment*min(link.MaxSegments, link.MaxBatch/segment))
+	for ; size > 0; size -= int64(len(batch)) {
+		var busy *link.SendError
+		if err := tx.WriteBatch(batch, segment); err != nil && !errors.As(err, &busy) {
+			return err
+		}
+	}
+	return nil
+}
+
+// count reads until the socket closes.
+func count(rx link.BatchReader) (bytes int64, last time.Time) {
+	bufs := make([]link.Buffer, 8)
+	for i := range bufs {
+		bufs[i].Data = make([]byte, link.BufferSize)
+	}
+	for {
+		n, err := rx.ReadBatch(bufs)
+		if errors.Is(err, net.ErrClosed) || err != nil {
+			return bytes, last
+		}
+		for _, b := range bufs[:n] {
+			bytes += int64(b.N)
+		}
+		last = time.Now()
+	}
+}
+
+func selfCPU() time.Duration {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		return 0
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
