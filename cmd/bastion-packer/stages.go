@@ -28,7 +28,8 @@ func mirrorCommand(s cli.Streams) *cobra.Command {
 	cfg := packer.DefaultConfig().Hub
 	req := packer.MirrorRequest{Sub: "payload", Evidence: "mirror.json"}
 	var asBase bool
-	c := &cobra.Command{Use: "mirror ORG/NAME[@REVISION]", Short: "Fetch a snapshot at a pinned commit, every file verified", Args: cli.Args(cobra.ExactArgs(1)),
+	c := &cobra.Command{
+		Use: "mirror ORG/NAME[@REVISION]", Short: "Fetch a snapshot at a pinned commit, every file verified", Args: cli.Args(cobra.ExactArgs(1)),
 		Long: "Fetch a snapshot into DIR/payload (with --base into DIR/base) and record it in DIR/evidence. It resumes.\n" + cli.ExitStatus,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var found bool
@@ -56,7 +57,8 @@ func mirrorCommand(s cli.Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(s.Out, "commit %s, %d files\n", rec.Commit, len(rec.Files))
 			return err
-		}}
+		},
+	}
 	c.Flags().StringVar(&req.Dir, "dir", "", "job directory (required)")
 	c.Flags().StringVar(&cfg.Endpoint, "endpoint", cfg.Endpoint, "the Hub")
 	c.Flags().StringVar(&cfg.TokenFile, "token-file", "", "file of the access token")
@@ -69,7 +71,8 @@ func mirrorCommand(s cli.Streams) *cobra.Command {
 
 func inspectCommand(s cli.Streams) *cobra.Command {
 	opt := checkpoint.Options{}
-	c := &cobra.Command{Use: "inspect DIR", Short: "Inspect DIR/payload (against DIR/base when it is there)", Args: cli.Args(cobra.ExactArgs(1)), Long: "Inspect a job directory.\n" + cli.ExitStatus,
+	c := &cobra.Command{
+		Use: "inspect DIR", Short: "Inspect DIR/payload (against DIR/base when it is there)", Args: cli.Args(cobra.ExactArgs(1)), Long: "Inspect a job directory.\n" + cli.ExitStatus,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rep, err := packer.Inspect(cmd.Context(), args[0], opt)
 			if rep == nil {
@@ -85,7 +88,8 @@ func inspectCommand(s cli.Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(s.Out, "pass, %d files\n", len(rep.Files))
 			return err
-		}}
+		},
+	}
 	c.Flags().StringVar(&opt.Kind, "kind", string(envelope.KindModelWeights), "kind of the release")
 	c.Flags().StringSliceVar(&opt.Exceptions, "accept", nil, "rules whose findings are accepted by declared policy")
 	return c
@@ -95,7 +99,8 @@ func gateCommand(s cli.Streams) *cobra.Command {
 	m := quality.DefaultMargins()
 	req := packer.GateRequest{}
 	mmlu, humaneval := m.MMLU.Absolute*100, m.HumanEval.Absolute*100
-	c := &cobra.Command{Use: "gate", Short: "Compare the evaluations of a quantized model with its base's", Args: cli.Args(cobra.NoArgs),
+	c := &cobra.Command{
+		Use: "gate", Short: "Compare the evaluations of a quantized model with its base's", Args: cli.Args(cobra.NoArgs),
 		Long: "Compare lm-eval samples of both models, item by item, and write DIR/evidence/gate.json.\n" + cli.ExitStatus,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m.MMLU.Absolute, m.HumanEval.Absolute = mmlu/100, humaneval/100
@@ -109,7 +114,8 @@ func gateCommand(s cli.Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprint(s.Out, rep.Text())
 			return err
-		}}
+		},
+	}
 	c.Flags().StringVar(&req.Dir, "dir", "", "job directory (required)")
 	c.Flags().StringVar(&req.Base, "base", "", "directory of the base's samples (required)")
 	c.Flags().StringVar(&req.Quantized, "quantized", "", "directory of the quantized model's samples (required)")
@@ -127,7 +133,8 @@ type sealFlags struct {
 func sealCommand(s cli.Streams) *cobra.Command {
 	f := sealFlags{}
 	p := &f.predicate
-	c := &cobra.Command{Use: "seal DIR", Short: "Make the envelope of DIR/payload, bind DIR/evidence, sign it", Args: cli.Args(cobra.ExactArgs(1)),
+	c := &cobra.Command{
+		Use: "seal DIR", Short: "Make the envelope of DIR/payload, bind DIR/evidence, sign it", Args: cli.Args(cobra.ExactArgs(1)),
 		Long: "Make DIR/envelope.sluice. What the evidence says (mirror, inspection, gate) goes into the statement.\n" + cli.ExitStatus,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.dir = args[0]
@@ -144,7 +151,8 @@ func sealCommand(s cli.Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(s.Out, "release %s\nwords   %s\n", env.ID, packer.Words(env))
 			return err
-		}}
+		},
+	}
 	c.Flags().StringVar(&f.key, "key", "", "the packer's private key file (required)")
 	c.Flags().StringVar(&f.pass, "passphrase-file", "", "file whose first line is its passphrase (required)")
 	c.Flags().StringVar(&p.Stream, "stream", "", "stream (required)")
@@ -197,9 +205,11 @@ type sendFlags struct {
 
 func sendCommand(s cli.Streams) *cobra.Command {
 	f := sendFlags{cfg: packer.DefaultConfig().Link}
-	c := &cobra.Command{Use: "send DIR", Short: "Send one pass of a sealed and approved release", Args: cli.Args(cobra.ExactArgs(1)),
+	c := &cobra.Command{
+		Use: "send DIR", Short: "Send one pass of a sealed and approved release", Args: cli.Args(cobra.ExactArgs(1)),
 		Long: "Send one pass. A further pass (--pass 2) sends fresh repair symbols and heals what the earlier ones lost.\n" + cli.ExitStatus,
-		RunE: func(cmd *cobra.Command, args []string) error { return f.send(cmd.Context(), s, args[0]) }}
+		RunE: func(cmd *cobra.Command, args []string) error { return f.send(cmd.Context(), s, args[0]) },
+	}
 	trustFlags(c, &f.object, &f.fingerprint)
 	c.Flags().StringVar(&f.key, "link-key", "", "the link key file (required)")
 	c.Flags().StringVar(&f.pass, "passphrase-file", "", "file whose first line is its passphrase (required)")
@@ -237,8 +247,10 @@ func (f *sendFlags) send(ctx context.Context, s cli.Streams, dir string) (err er
 	bar := cli.NewStages(s.Err, console.Low)
 	defer bar.Close()
 	progress := bar.Stage("send")
-	sender, err := packer.NewSender(f.cfg, st, conn, key, packer.SenderOptions{Logger: zap.NewNop(),
-		Progress: func(p link.SendProgress) { progress(int64(p.Source+p.Repair), int64(p.SourceTotal+p.RepairTotal)) }})
+	sender, err := packer.NewSender(f.cfg, st, conn, key, packer.SenderOptions{
+		Logger:   zap.NewNop(),
+		Progress: func(p link.SendProgress) { progress(int64(p.Source+p.Repair), int64(p.SourceTotal+p.RepairTotal)) },
+	})
 	if err != nil {
 		return cli.Usage(err)
 	}

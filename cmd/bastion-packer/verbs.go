@@ -18,7 +18,8 @@ import (
 
 func checkCommand(s cli.Streams) *cobra.Command {
 	var config string
-	c := &cobra.Command{Use: "check", Short: "Check the configuration and everything it names, and change nothing", Args: cli.Args(cobra.NoArgs),
+	c := &cobra.Command{
+		Use: "check", Short: "Check the configuration and everything it names, and change nothing", Args: cli.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := packer.LoadConfig(config)
 			if err != nil {
@@ -29,7 +30,8 @@ func checkCommand(s cli.Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(s.Out, "%s: ok\n", config)
 			return err
-		}}
+		},
+	}
 	configFlag(c, &config)
 	return c
 }
@@ -37,7 +39,8 @@ func checkCommand(s cli.Streams) *cobra.Command {
 func statusCommand(s cli.Streams) *cobra.Command {
 	var config string
 	var asJSON bool
-	c := &cobra.Command{Use: "status", Short: "Ask the running daemon what it does", Args: cli.Args(cobra.NoArgs),
+	c := &cobra.Command{
+		Use: "status", Short: "Ask the running daemon what it does", Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := packer.LoadConfig(config)
 			if err != nil {
@@ -51,7 +54,8 @@ func statusCommand(s cli.Streams) *cobra.Command {
 				return cli.PrintJSON(s.Out, st)
 			}
 			return printStatus(s, st)
-		}}
+		},
+	}
 	configFlag(c, &config)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -78,7 +82,8 @@ func firstLine(text string) string {
 
 func verifyCommand(s cli.Streams) *cobra.Command {
 	var object, fingerprint string
-	c := &cobra.Command{Use: "verify DIR", Short: "Verify a sealed release: signatures, approvals, every byte", Args: cli.Args(cobra.ExactArgs(1)),
+	c := &cobra.Command{
+		Use: "verify DIR", Short: "Verify a sealed release: signatures, approvals, every byte", Args: cli.Args(cobra.ExactArgs(1)),
 		Long: "Verify a sealed release against a trust object, without any network.\n" + cli.ExitStatus,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := trust.Load(object, fingerprint)
@@ -98,7 +103,8 @@ func verifyCommand(s cli.Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(s.Out, "ok  release %s\n    approved by %s\n    %d files, every byte\n", env.ID, strings.Join(a.Officers(), ", "), len(env.Statement.Subjects))
 			return err
-		}}
+		},
+	}
 	trustFlags(c, &object, &fingerprint)
 	return cli.Require(c, "trust", "fingerprint")
 }
@@ -112,7 +118,8 @@ func approveCommand(s cli.Streams) *cobra.Command {
 	var object, fingerprint, box, key, pass, confirm, note string
 	var show, reject bool
 	var checked []string
-	c := &cobra.Command{Use: "approve [REQUEST]", Short: "Review a request in the drop-box and approve or reject it, as an officer", Args: cli.Args(cobra.MaximumNArgs(1)),
+	c := &cobra.Command{
+		Use: "approve [REQUEST]", Short: "Review a request in the drop-box and approve or reject it, as an officer", Args: cli.Args(cobra.MaximumNArgs(1)),
 		Long: `Show the one page about a request, and sign a decision about it.
 
   approve --show REQUEST                     shows the page and signs nothing
@@ -130,13 +137,16 @@ REQUEST is the name of a directory below requests/, or the beginning of a releas
 			if show || confirm == "" {
 				return showRequest(s, st, packer.DropBox{Dir: box}, request, show)
 			}
-			req := packer.ApproveRequest{Box: packer.DropBox{Dir: box}, Trust: st, Request: request, Decision: "approve",
-				Checked: checked, Confirm: confirm, Note: note, Tool: "bastion-packer " + cli.Version(version), Now: time.Now()}
+			req := packer.ApproveRequest{
+				Box: packer.DropBox{Dir: box}, Trust: st, Request: request, Decision: "approve",
+				Checked: checked, Confirm: confirm, Note: note, Tool: "bastion-packer " + cli.Version(version), Now: time.Now(),
+			}
 			if reject {
 				req.Decision = "reject"
 			}
 			return decide(s, req, key, pass)
-		}}
+		},
+	}
 	trustFlags(c, &object, &fingerprint)
 	c.Flags().StringVar(&box, "drop-box", "", "the drop-box folder (required)")
 	c.Flags().StringVar(&key, "key", "", "the officer's private key file")

@@ -15,7 +15,7 @@ import (
 )
 
 // version is stamped at link time.
-var version string //nolint:gochecknoglobals // -ldflags -X needs a variable
+var version string
 
 func main() { os.Exit(cli.Main(root)) }
 

@@ -20,14 +20,16 @@ import (
 func runCommand(s cli.Streams) *cobra.Command {
 	var config string
 	var progress bool
-	c := &cobra.Command{Use: "run", Short: "Run the daemon", Args: cli.Args(cobra.NoArgs), Long: "Run the daemon until SIGTERM.\n" + cli.ExitStatus,
+	c := &cobra.Command{
+		Use: "run", Short: "Run the daemon", Args: cli.Args(cobra.NoArgs), Long: "Run the daemon until SIGTERM.\n" + cli.ExitStatus,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := receiver.LoadConfig(config)
 			if err != nil {
 				return cli.Usage(err)
 			}
 			return runDaemon(cmd.Context(), s, cfg, progress)
-		}}
+		},
+	}
 	configFlag(c, &config)
 	c.Flags().BoolVar(&progress, "progress", false, "draw a progress bar on stderr (for a terminal, not for a service)")
 	return c

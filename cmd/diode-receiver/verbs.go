@@ -23,7 +23,8 @@ import (
 
 func checkCommand(s cli.Streams) *cobra.Command {
 	var config string
-	c := &cobra.Command{Use: "check", Short: "Check the configuration and everything it names, and change nothing", Args: cli.Args(cobra.NoArgs),
+	c := &cobra.Command{
+		Use: "check", Short: "Check the configuration and everything it names, and change nothing", Args: cli.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := receiver.LoadConfig(config)
 			if err != nil {
@@ -34,7 +35,8 @@ func checkCommand(s cli.Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(s.Out, "%s: ok\n", config)
 			return err
-		}}
+		},
+	}
 	configFlag(c, &config)
 	return c
 }
@@ -42,7 +44,8 @@ func checkCommand(s cli.Streams) *cobra.Command {
 func statusCommand(s cli.Streams) *cobra.Command {
 	var config string
 	var asJSON bool
-	c := &cobra.Command{Use: "status", Short: "Ask the running daemon what it does", Args: cli.Args(cobra.NoArgs),
+	c := &cobra.Command{
+		Use: "status", Short: "Ask the running daemon what it does", Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := receiver.LoadConfig(config)
 			if err != nil {
@@ -56,7 +59,8 @@ func statusCommand(s cli.Streams) *cobra.Command {
 				return cli.PrintJSON(s.Out, st)
 			}
 			return printStatus(s, st)
-		}}
+		},
+	}
 	configFlag(c, &config)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -86,7 +90,8 @@ func printStatus(s cli.Streams, st receiver.Status) error {
 func importCommand(s cli.Streams) *cobra.Command {
 	var config string
 	var wait bool
-	c := &cobra.Command{Use: "import DIR", Short: "Take in a sealed release from a medium, on the same path as the link", Args: cli.Args(cobra.ExactArgs(1)),
+	c := &cobra.Command{
+		Use: "import DIR", Short: "Take in a sealed release from a medium, on the same path as the link", Args: cli.Args(cobra.ExactArgs(1)),
 		Long: "Take in DIR/envelope.sluice and DIR/payload: verified, held and published by the same rules. The daemon must not be running.\n" + cli.ExitStatus,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withReceiver(cmd.Context(), s, config, func(ctx context.Context, r *receiver.Receiver) error {
@@ -97,7 +102,8 @@ func importCommand(s cli.Streams) *cobra.Command {
 				_, err = fmt.Fprintf(s.Out, "%s  %s  %s seq %d  release %s\n", job.State, job.Name, job.Stream, job.Seq, job.Release)
 				return err
 			})
-		}}
+		},
+	}
 	configFlag(c, &config)
 	c.Flags().BoolVar(&wait, "wait", false, "wait out the hold time of the policy, and publish")
 	return c
@@ -138,7 +144,8 @@ func withReceiver(ctx context.Context, s cli.Streams, config string, fn func(con
 func listCommand(s cli.Streams) *cobra.Command {
 	var config string
 	var asJSON bool
-	c := &cobra.Command{Use: "list", Short: "List what is published", Args: cli.Args(cobra.NoArgs),
+	c := &cobra.Command{
+		Use: "list", Short: "List what is published", Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			cfg, err := receiver.LoadConfig(config)
 			if err != nil {
@@ -157,7 +164,8 @@ func listCommand(s cli.Streams) *cobra.Command {
 				return cli.PrintJSON(s.Out, entries)
 			}
 			return printEntries(s, entries)
-		}}
+		},
+	}
 	configFlag(c, &config)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -174,7 +182,8 @@ func printEntries(s cli.Streams, entries []registry.Entry) error {
 func fsckCommand(s cli.Streams) *cobra.Command {
 	var config string
 	var deep bool
-	c := &cobra.Command{Use: "fsck", Short: "Judge journal, spool and registry; change nothing", Args: cli.Args(cobra.NoArgs),
+	c := &cobra.Command{
+		Use: "fsck", Short: "Judge journal, spool and registry; change nothing", Args: cli.Args(cobra.NoArgs),
 		Long: "Judge journal, spool and registry together. The daemon must not be running. Exit status 3 when something is wrong.\n" + cli.ExitStatus,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withReceiver(cmd.Context(), s, config, func(ctx context.Context, r *receiver.Receiver) error {
@@ -192,7 +201,8 @@ func fsckCommand(s cli.Streams) *cobra.Command {
 				_, err = fmt.Fprintln(s.Out, "clean")
 				return err
 			})
-		}}
+		},
+	}
 	configFlag(c, &config)
 	c.Flags().BoolVar(&deep, "deep", false, "also hash every published byte")
 	return c
@@ -200,7 +210,8 @@ func fsckCommand(s cli.Streams) *cobra.Command {
 
 func verifyCommand(s cli.Streams) *cobra.Command {
 	var config, name string
-	c := &cobra.Command{Use: "verify DIR | --name NAME RELEASE", Short: "Verify a sealed release in a directory, or a published one: signatures, approvals, every byte", Args: cli.Args(cobra.ExactArgs(1)),
+	c := &cobra.Command{
+		Use: "verify DIR | --name NAME RELEASE", Short: "Verify a sealed release in a directory, or a published one: signatures, approvals, every byte", Args: cli.Args(cobra.ExactArgs(1)),
 		Long: `Verify without journal and without network: a directory with envelope.sluice and payload/, or with --name a release of the
 registry, by its release id.
 ` + cli.ExitStatus,
@@ -221,7 +232,8 @@ registry, by its release id.
 				env.Statement.Predicate.Version, env.Statement.Predicate.Stream, env.Statement.Predicate.Epoch, env.Statement.Predicate.Seq,
 				strings.Join(a.Officers(), ", "), len(env.Statement.Subjects))
 			return err
-		}}
+		},
+	}
 	configFlag(c, &config)
 	c.Flags().StringVar(&name, "name", "", "name of a published release")
 	return c

@@ -42,7 +42,7 @@ func rawBlast(size int64) (res blastResult, err error) {
 	wg.Go(func() { received, last = count(rx) })
 	began := time.Now()
 	err = blast(tx, size)
-	time.Sleep(200 * time.Millisecond) // what is queued in the kernel
+	<-time.After(200 * time.Millisecond) // what is queued in the kernel
 	err = errors.Join(err, tx.Close(), rx.Close())
 	wg.Wait()
 	return blastResult{float64(received) * 8 / last.Sub(began).Seconds(), selfCPU() - before}, err

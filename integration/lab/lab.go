@@ -89,8 +89,10 @@ func (s *Site) makeTrust(ctx context.Context) error {
 	var policy bytes.Buffer
 	fmt.Fprintln(&policy, "# 2 of 3 security officers and 1 of 2 quality officers")
 	ids := map[string]string{}
-	args := []string{"trust", "init", "--policy", s.Path("policy"), "--root", "release", "--out", s.Path("trust.json"),
-		"--link", s.Path("keys", "link.pub"), "--receiver", Receiver + "=" + s.Path("keys", Receiver+".pub")}
+	args := []string{
+		"trust", "init", "--policy", s.Path("policy"), "--root", "release", "--out", s.Path("trust.json"),
+		"--link", s.Path("keys", "link.pub"), "--receiver", Receiver + "=" + s.Path("keys", Receiver+".pub"),
+	}
 	for _, name := range append([]string{"packer"}, officers()...) {
 		out, err := s.Call(ctx, "bastion-packer", "keys", "show", s.Path("keys", name+".pub"))
 		if err != nil {

@@ -82,8 +82,10 @@ func (s *Site) Collect(env *envelope.Envelope, dir string) error {
 
 // SendArgs are the arguments of the verb send for a sealed release.
 func (s *Site) SendArgs(dir, to, rate string, pass int) []string {
-	return []string{"send", "--trust", s.Path("trust.json"), "--fingerprint", s.Fingerprint, "--link-key", s.Path("keys", "link"), "--passphrase-file", s.Path("passphrase"),
-		"--receiver", Receiver, "--to", to, "--rate", rate, "--repair", "10", "--pass", fmt.Sprint(pass), dir}
+	return []string{
+		"send", "--trust", s.Path("trust.json"), "--fingerprint", s.Fingerprint, "--link-key", s.Path("keys", "link"), "--passphrase-file", s.Path("passphrase"),
+		"--receiver", Receiver, "--to", to, "--rate", rate, "--repair", "10", "--pass", fmt.Sprint(pass), dir,
+	}
 }
 
 // HighStatus asks the receiver's daemon.

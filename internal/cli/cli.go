@@ -150,9 +150,11 @@ func Version(stamped string) string {
 
 // VersionCommand prints the version.
 func VersionCommand(s Streams, version string) *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Args: Args(cobra.NoArgs),
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(s.Out, version)
 			return err
-		}}
+		},
+	}
 }

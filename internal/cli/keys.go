@@ -21,7 +21,8 @@ func KeysCommand(s Streams) *cobra.Command {
 
 func keysGenerate(s Streams) *cobra.Command {
 	var out, passphraseFile, use, comment string
-	c := &cobra.Command{Use: "generate", Short: "Make a key pair: OUT (private, encrypted) and OUT.pub", Args: Args(cobra.NoArgs),
+	c := &cobra.Command{
+		Use: "generate", Short: "Make a key pair: OUT (private, encrypted) and OUT.pub", Args: Args(cobra.NoArgs),
 		Long: `Make a key pair. The private key goes to OUT, mode 0600, encrypted under the passphrase; the public one to OUT.pub.
 
   --use sign    ML-DSA-65 + Ed25519 (suite H1): officers, the packer, the trust root
@@ -43,7 +44,8 @@ func keysGenerate(s Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(s.Out, "%s  %s  %s\n", id, out+".pub", comment)
 			return err
-		}}
+		},
+	}
 	c.Flags().StringVar(&out, "out", "", "file of the private key (required)")
 	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "file whose first line is the passphrase (required)")
 	c.Flags().StringVar(&use, "use", "sign", "sign, link or hpke")
@@ -97,7 +99,8 @@ func writeNew(name string, data []byte, perm os.FileMode) error {
 }
 
 func keysShow(s Streams) *cobra.Command {
-	return &cobra.Command{Use: "show FILE.pub...", Short: "Show id, suite and owner of public keys", Args: Args(cobra.MinimumNArgs(1)),
+	return &cobra.Command{
+		Use: "show FILE.pub...", Short: "Show id, suite and owner of public keys", Args: Args(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, name := range args {
 				b, err := os.ReadFile(name)
@@ -113,7 +116,8 @@ func keysShow(s Streams) *cobra.Command {
 				}
 			}
 			return nil
-		}}
+		},
+	}
 }
 
 // ReadPassphrase reads a passphrase file: its first line.

@@ -24,7 +24,8 @@ type Stages struct {
 
 // NewStages begins a display on w.
 func NewStages(w io.Writer, side string) *Stages {
-	return &Stages{w: w, side: side, style: console.Detect(w, os.Getenv)}
+	style := console.Detect(w, os.Getenv) //nolint:forbidigo // NO_COLOR and TERM belong to the terminal, not to the configuration
+	return &Stages{w: w, side: side, style: style}
 }
 
 // Update says how far a stage of a job has come, in bytes.

@@ -33,7 +33,8 @@ type trustInitFlags struct {
 
 func trustInit(s Streams) *cobra.Command {
 	var f trustInitFlags
-	c := &cobra.Command{Use: "init", Short: "Make the first trust object from a policy and public keys", Args: Args(cobra.NoArgs),
+	c := &cobra.Command{
+		Use: "init", Short: "Make the first trust object from a policy and public keys", Args: Args(cobra.NoArgs),
 		Long: `Make version 1 of the trust object. It is carried to the receiver by hand, and a person on each side confirms its
 fingerprint: nothing that comes over the link can replace that step.
 ` + ExitStatus,
@@ -58,7 +59,8 @@ fingerprint: nothing that comes over the link can replace that step.
 				return err
 			}
 			return printFingerprint(s, payload)
-		}}
+		},
+	}
 	c.Flags().StringVar(&f.policy, "policy", "", "file of the policy text (required)")
 	c.Flags().StringVar(&f.root, "root", "", "group whose quorum signs the next trust object (required)")
 	c.Flags().StringVar(&f.out, "out", "", "file of the trust object (required)")
@@ -73,8 +75,10 @@ func (f *trustInitFlags) build() (*mofn.Trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &mofn.Trust{Version: 1, Root: f.root, Policy: string(text), Created: time.Now().UTC().Truncate(time.Second).Format(time.RFC3339),
-		Keys: []mofn.TrustKey{}, Links: []mofn.LinkKey{}, Receivers: []mofn.Receiver{}, Epochs: []mofn.Epoch{}}
+	t := &mofn.Trust{
+		Version: 1, Root: f.root, Policy: string(text), Created: time.Now().UTC().Truncate(time.Second).Format(time.RFC3339),
+		Keys: []mofn.TrustKey{}, Links: []mofn.LinkKey{}, Receivers: []mofn.Receiver{}, Epochs: []mofn.Epoch{},
+	}
 	for _, name := range f.keys {
 		k, err := readPublic(name, mofn.SuiteH1)
 		if err != nil {
@@ -134,7 +138,8 @@ func printFingerprint(s Streams, payload []byte) error {
 }
 
 func trustFingerprint(s Streams) *cobra.Command {
-	return &cobra.Command{Use: "fingerprint FILE", Short: "Show the fingerprint of a trust object, to compare with the paper record", Args: Args(cobra.ExactArgs(1)),
+	return &cobra.Command{
+		Use: "fingerprint FILE", Short: "Show the fingerprint of a trust object, to compare with the paper record", Args: Args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := os.ReadFile(args[0])
 			if err != nil {
@@ -146,11 +151,13 @@ func trustFingerprint(s Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(s.Out, "fingerprint  %x\nwords        %s\n", st.Fingerprint, strings.Join(mofn.Words(st.Fingerprint[:]), " "))
 			return err
-		}}
+		},
+	}
 }
 
 func trustExplain(s Streams) *cobra.Command {
-	return &cobra.Command{Use: "explain FILE", Short: "Say in words who can release what", Args: Args(cobra.ExactArgs(1)),
+	return &cobra.Command{
+		Use: "explain FILE", Short: "Say in words who can release what", Args: Args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			b, err := os.ReadFile(args[0])
 			if err != nil {
@@ -162,5 +169,6 @@ func trustExplain(s Streams) *cobra.Command {
 			}
 			_, err = fmt.Fprint(s.Out, st.Policy.Explain())
 			return err
-		}}
+		},
+	}
 }

@@ -190,3 +190,55 @@ func TestBrokenConnectionEndsRun(t *testing.T) {
 	}
 	h.cancel()
 }
+
+// TestLateSymbolIsFlushedSoon: a symbol that comes after the end of a pass waits
+// 200 ms for its Flush, not the two seconds of a link that fell silent.
+func TestLateSymbolIsFlushedSoon(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		k, c, s := newKeys(47), newCargo(1, 10_000, 500_000), newSink()
+		var late []byte
+		payload := 0
+		l := linktest.New(linktest.Options{})
+		w := dropper{l.Writer(), func(d []byte) bool {
+			if d[1] != byte(link.TypePayload) {
+				return false
+			}
+			if payload++; payload == 100 {
+				late = append([]byte(nil), d...)
+			}
+			return payload == 100
+		}}
+		h := receive(t, k, l.Reader(), s, dir, nil)
+		tr := c.transfer()
+		tr.Rows = -1
+		send(t, k, w, tr, nil)
+		wait(100 * time.Millisecond)
+		m := s.payload(c.release)
+		equal(t, "missing after the pass", m.Missing(), int64(1))
+		before := m.Flushes()
+		l.Inject(late)
+		wait(400 * time.Millisecond)
+		equal(t, "flushes", m.Flushes(), before+1)
+		h.stop(t)
+		wantArrived(t, s, c)
+	})
+}
+
+// dropper drops the datagrams that f chooses.
+type dropper struct {
+	link.BatchWriter
+	f func(d []byte) bool
+}
+
+func (w dropper) WriteBatch(b []byte, segment int) error {
+	for ; len(b) > 0; b = b[segment:] {
+		if w.f(b[:segment]) {
+			continue
+		}
+		if err := w.BatchWriter.WriteBatch(b[:segment], segment); err != nil {
+			return err
+		}
+	}
+	return nil
+}

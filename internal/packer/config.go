@@ -130,8 +130,10 @@ func DefaultConfig() Config {
 		Log:   Log{Level: "info", Format: "json"},
 		Admin: Admin{Listen: "127.0.0.1:9401"},
 		Hub:   Hub{Endpoint: "https://huggingface.co", Workers: 4, MaxWait: strictyaml.Duration(5 * time.Minute)},
-		Gate: Gate{MMLU: strictyaml.Percent(m.MMLU.Absolute * 100), HumanEval: strictyaml.Percent(m.HumanEval.Absolute * 100),
-			Alpha: strictyaml.Percent(m.Alpha * 100)},
+		Gate: Gate{
+			MMLU: strictyaml.Percent(m.MMLU.Absolute * 100), HumanEval: strictyaml.Percent(m.HumanEval.Absolute * 100),
+			Alpha: strictyaml.Percent(m.Alpha * 100),
+		},
 		Seal: Statement{Classification: "UNCLASSIFIED", Lifetime: strictyaml.Duration(90 * 24 * time.Hour), Epoch: 1},
 		Link: Link{MTU: 1500, Rate: 900_000_000, Repair: 10, Passes: 2, GSO: "auto", SendBuffer: 4 << 20},
 	}

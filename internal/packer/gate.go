@@ -81,8 +81,12 @@ func (p *Packer) gate(ctx context.Context, job journal.Job, d jobData) (result, 
 	dir := strings.ReplaceAll(d.Watch.Evaluations, "{commit}", d.Commit)
 	base, quantized := filepath.Join(dir, "base"), filepath.Join(dir, "quantized")
 	for _, need := range []string{base, quantized} {
-		if _, err := os.Stat(need); err != nil {
+		_, err := os.Stat(need)
+		if errors.Is(err, os.ErrNotExist) {
 			return result{wait: "evaluations: " + need + " does not exist yet"}, nil
+		}
+		if err != nil {
+			return result{}, err
 		}
 	}
 	rep, err := RunGate(ctx, GateRequest{Dir: p.workDir(job), Base: base, Quantized: quantized, Margins: p.cfg.Gate.margins()})

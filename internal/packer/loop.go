@@ -62,7 +62,7 @@ func (p *Packer) Run(ctx context.Context) error {
 }
 
 func (p *Packer) loop(ctx context.Context) error {
-	for {
+	for ctx.Err() == nil {
 		p.look(ctx)
 		if err := p.Step(ctx); err != nil {
 			return err
@@ -70,10 +70,9 @@ func (p *Packer) loop(ctx context.Context) error {
 		if err := p.status(); err != nil {
 			p.log.Warn("status.txt", zap.Error(err))
 		}
-		if p.rest(ctx); ctx.Err() != nil {
-			return nil
-		}
+		p.rest(ctx)
 	}
+	return nil
 }
 
 // rest waits for the next poll, or for something that woke the loop.
@@ -168,7 +167,7 @@ func (p *Packer) advance(ctx context.Context, job journal.Job) (moved bool, err 
 	res, err := p.runStage(ctx, job, d)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return false, nil
+		return false, nil //nolint:nilerr // the stage was told to stop; it goes on where it was
 	case err != nil && refused(err):
 		return true, p.refuse(job, err)
 	case err != nil:
@@ -258,8 +257,10 @@ func refused(err error) bool {
 	if errors.As(err, &threshold) || errors.As(err, &damage) || errors.As(err, &gate) {
 		return true
 	}
-	for _, verdict := range []error{ErrInspection, ErrGate, ErrSuperseded, quality.ErrMissingItems, quality.ErrPairing, envelope.ErrFormat, envelope.ErrDigest,
-		mofn.ErrRejected, mofn.ErrSignature, mofn.ErrUnknownPacker, mofn.ErrTooLarge, mofn.ErrNoRule} {
+	for _, verdict := range []error{
+		ErrInspection, ErrGate, ErrSuperseded, quality.ErrMissingItems, quality.ErrPairing, envelope.ErrFormat, envelope.ErrDigest,
+		mofn.ErrRejected, mofn.ErrSignature, mofn.ErrUnknownPacker, mofn.ErrTooLarge, mofn.ErrNoRule,
+	} {
 		if errors.Is(err, verdict) {
 			return true
 		}

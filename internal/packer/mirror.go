@@ -55,8 +55,10 @@ func Mirror(ctx context.Context, c *hub.Client, req MirrorRequest) (*hub.Record,
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	rec, err := c.Mirror(ctx, hub.Request{Repo: repo, Revision: req.Revision, Commit: commit, Dir: dir, Allow: req.Allow, Ignore: req.Ignore,
-		Progress: func(done, total int64, _ string) { report(req.Progress, done, total) }})
+	rec, err := c.Mirror(ctx, hub.Request{
+		Repo: repo, Revision: req.Revision, Commit: commit, Dir: dir, Allow: req.Allow, Ignore: req.Ignore,
+		Progress: func(done, total int64, _ string) { report(req.Progress, done, total) },
+	})
 	if err != nil {
 		return nil, fmt.Errorf("mirror %s@%s: %w", req.Repo, commit, err)
 	}
@@ -76,8 +78,10 @@ func report(p Progress, done, total int64) {
 // mirror is the stage: the watched repository, and its base when it names one.
 func (p *Packer) mirror(ctx context.Context, job journal.Job, d jobData) (result, error) {
 	dir := p.workDir(job)
-	rec, err := Mirror(ctx, p.hub, MirrorRequest{Repo: d.Watch.Repo, Revision: d.Commit, Dir: dir, Sub: payloadDir, Evidence: evidenceMirror,
-		Allow: d.Watch.Allow, Ignore: d.Watch.Ignore, Progress: p.progress("mirror", job)})
+	rec, err := Mirror(ctx, p.hub, MirrorRequest{
+		Repo: d.Watch.Repo, Revision: d.Commit, Dir: dir, Sub: payloadDir, Evidence: evidenceMirror,
+		Allow: d.Watch.Allow, Ignore: d.Watch.Ignore, Progress: p.progress("mirror", job),
+	})
 	if err != nil {
 		return result{}, err
 	}
@@ -90,8 +94,10 @@ func (p *Packer) mirror(ctx context.Context, job journal.Job, d jobData) (result
 	if d.Watch.Base == nil {
 		return res, nil
 	}
-	base, err := Mirror(ctx, p.hub, MirrorRequest{Repo: d.Watch.Base.Repo, Revision: d.Watch.Base.Revision, Dir: dir, Sub: baseDir, Evidence: evidenceBase,
-		Allow: d.Watch.Base.Allow, Ignore: d.Watch.Base.Ignore, Progress: p.progress("mirror base", job)})
+	base, err := Mirror(ctx, p.hub, MirrorRequest{
+		Repo: d.Watch.Base.Repo, Revision: d.Watch.Base.Revision, Dir: dir, Sub: baseDir, Evidence: evidenceBase,
+		Allow: d.Watch.Base.Allow, Ignore: d.Watch.Base.Ignore, Progress: p.progress("mirror base", job),
+	})
 	if err != nil {
 		return result{}, err
 	}

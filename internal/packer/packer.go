@@ -62,8 +62,10 @@ type Packer struct {
 
 // Open loads keys and trust, opens the journal and the socket. The caller closes it.
 func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
-	p := &Packer{cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress, box: DropBox{Dir: cfg.DropBox},
-		wakeup: make(chan struct{}, 1), rewatch: make(chan struct{}, 1), polled: map[string]time.Time{}}
+	p := &Packer{
+		cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress, box: DropBox{Dir: cfg.DropBox},
+		wakeup: make(chan struct{}, 1), rewatch: make(chan struct{}, 1), polled: map[string]time.Time{},
+	}
 	if p.now == nil {
 		p.now = time.Now
 	}
@@ -191,8 +193,10 @@ func (p *Packer) progress(stage string, job journal.Job) Progress {
 }
 
 func (p *Packer) sender(progress Progress) (*link.Sender, error) {
-	return NewSender(p.cfg.Link, p.trust, p.conn, p.linkKey, SenderOptions{Logger: p.log,
-		Progress: func(s link.SendProgress) { progress(int64(s.Source+s.Repair), int64(s.SourceTotal+s.RepairTotal)) }})
+	return NewSender(p.cfg.Link, p.trust, p.conn, p.linkKey, SenderOptions{
+		Logger:   p.log,
+		Progress: func(s link.SendProgress) { progress(int64(s.Source+s.Repair), int64(s.SourceTotal+s.RepairTotal)) },
+	})
 }
 
 func (p *Packer) newEvent(action string, job journal.Job, detail string) journal.Event {

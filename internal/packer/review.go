@@ -148,8 +148,10 @@ func signApproval(req ApproveRequest, env *envelope.Envelope, officer, group str
 	p := env.Statement.Predicate
 	checked := slices.Compact(slices.Sorted(slices.Values(req.Checked)))
 	shown := sha256.Sum256([]byte(ReviewPage(env)))
-	a := envelope.Approval{ReleaseID: env.ID, Stream: p.Stream, Epoch: p.Epoch, Seq: p.Seq, Role: group, Officer: officer, Decision: req.Decision,
-		Checked: checked, Shown: envelope.Digest(shown), Tool: req.Tool, At: req.Now.UTC().Format(time.RFC3339), Note: req.Note}
+	a := envelope.Approval{
+		ReleaseID: env.ID, Stream: p.Stream, Epoch: p.Epoch, Seq: p.Seq, Role: group, Officer: officer, Decision: req.Decision,
+		Checked: checked, Shown: envelope.Digest(shown), Tool: req.Tool, At: req.Now.UTC().Format(time.RFC3339), Note: req.Note,
+	}
 	payload, err := a.Marshal()
 	if err != nil {
 		return nil, err

@@ -73,8 +73,10 @@ func signDSSE(signer mofn.Signer, role, payloadType string, payload []byte) (*en
 	if err != nil {
 		return nil, fmt.Errorf("sign as %s: %w", role, err)
 	}
-	return &envelope.DSSE{Payload: payload, PayloadType: payloadType,
-		Signatures: []envelope.Signature{{KeyID: signer.KeyID().String(), Sig: sig}}}, nil
+	return &envelope.DSSE{
+		Payload: payload, PayloadType: payloadType,
+		Signatures: []envelope.Signature{{KeyID: signer.KeyID().String(), Sig: sig}},
+	}, nil
 }
 
 // writeEnvelope encodes, decodes what it encoded with the real reader, and only then writes.
@@ -147,8 +149,10 @@ func (p *Packer) seal(ctx context.Context, job journal.Job, d jobData) (result, 
 	if err := p.box.Request(env); err != nil {
 		return result{}, err
 	}
-	return result{to: stateSealed, mark: true, detail: fmt.Sprintf("release %.12s, %s epoch %d seq %d; words: %s", env.ID, pred.Stream, pred.Epoch, pred.Seq, Words(env)),
-		job: func(j *journal.Job) { j.Release, j.Epoch, j.Seq = env.ID.String(), pred.Epoch, pred.Seq }}, nil
+	return result{
+		to: stateSealed, mark: true, detail: fmt.Sprintf("release %.12s, %s epoch %d seq %d; words: %s", env.ID, pred.Stream, pred.Epoch, pred.Seq, Words(env)),
+		job: func(j *journal.Job) { j.Release, j.Epoch, j.Seq = env.ID.String(), pred.Epoch, pred.Seq },
+	}, nil
 }
 
 // predicate fills the statement from the job and the stream's last release: (epoch, seq) goes up by one, prev names the predecessor.

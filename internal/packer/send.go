@@ -46,8 +46,10 @@ func Send(ctx context.Context, s *link.Sender, req SendRequest) (link.SendReport
 	if _, err := req.Env.WriteTo(&stream); err != nil {
 		return link.SendReport{}, err
 	}
-	t := link.Transfer{Release: [32]byte(req.Env.ID), Envelope: bytes.NewReader(stream.Bytes()), EnvelopeSize: int64(stream.Len()),
-		Payload: files, PayloadSize: req.Env.Statement.Predicate.TotalSize, Pass: req.Pass}
+	t := link.Transfer{
+		Release: [32]byte(req.Env.ID), Envelope: bytes.NewReader(stream.Bytes()), EnvelopeSize: int64(stream.Len()),
+		Payload: files, PayloadSize: req.Env.Statement.Predicate.TotalSize, Pass: req.Pass,
+	}
 	t.Source, t.FirstRow, t.Rows = passRows(req.Pass, req.Rows)
 	return s.Send(ctx, t)
 }
@@ -134,8 +136,10 @@ func NewSender(cfg Link, st *trust.Store, conn link.BatchWriter, key *mofn.Secre
 	if cfg.MTU == 9000 {
 		profile = link.Profile9000
 	}
-	return link.NewSender(link.SenderConfig{Conn: conn, Profile: profile, Rate: int64(cfg.Rate), Repair: RepairRows(float64(cfg.Repair)),
-		Settle: cfg.settle(), LinkKey: ed25519.NewKeyFromSeed(key.Secret), ReceiverKey: pub, Logger: opt.Logger, Progress: opt.Progress})
+	return link.NewSender(link.SenderConfig{
+		Conn: conn, Profile: profile, Rate: int64(cfg.Rate), Repair: RepairRows(float64(cfg.Repair)),
+		Settle: cfg.settle(), LinkKey: ed25519.NewKeyFromSeed(key.Secret), ReceiverKey: pub, Logger: opt.Logger, Progress: opt.Progress,
+	})
 }
 
 func receiverKey(st *trust.Store, name string) ([]byte, error) {

@@ -60,8 +60,10 @@ func (p *Packer) Status(context.Context) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Jobs = append(s.Jobs, JobStatus{Job: j.ID, Stream: j.Stream, Name: j.Name, Commit: d.Commit, State: j.State, Release: j.Release,
-			Epoch: j.Epoch, Seq: j.Seq, Bytes: d.Bytes, Waiting: d.Waiting, Passes: d.Passes, Running: p.running[j.ID], Updated: j.Updated, Attempts: j.Attempts, Error: j.LastError})
+		s.Jobs = append(s.Jobs, JobStatus{
+			Job: j.ID, Stream: j.Stream, Name: j.Name, Commit: d.Commit, State: j.State, Release: j.Release,
+			Epoch: j.Epoch, Seq: j.Seq, Bytes: d.Bytes, Waiting: d.Waiting, Passes: d.Passes, Running: p.running[j.ID], Updated: j.Updated, Attempts: j.Attempts, Error: j.LastError,
+		})
 	}
 	return s, nil
 }
@@ -73,10 +75,14 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
-		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "sluice", Subsystem: "packer", Name: "transitions_total",
-			Help: "State changes of jobs, by the state reached."}, []string{"state"}),
-		refused: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "sluice", Subsystem: "packer", Name: "refused_total",
-			Help: "Jobs refused by a stage or by an officer."}),
+		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "sluice", Subsystem: "packer", Name: "transitions_total",
+			Help: "State changes of jobs, by the state reached.",
+		}, []string{"state"}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "sluice", Subsystem: "packer", Name: "refused_total",
+			Help: "Jobs refused by a stage or by an officer.",
+		}),
 	}
 	if reg == nil {
 		return m, nil

@@ -108,8 +108,10 @@ func (r *Receiver) startJob(env *envelope.Envelope, sum string, approval mofn.Ap
 	fill := func(j *journal.Job) error {
 		j.LastError = ""
 		return setData(j, func(d *jobData) {
-			*d = jobData{Envelope: sum, Files: len(env.Statement.Subjects), Bytes: p.TotalSize, Version: p.Version,
-				Repo: p.Source.Repo, Gate: p.Gate.Verdict, Officers: approval.Officers(), Damaged: d.Damaged}
+			*d = jobData{
+				Envelope: sum, Files: len(env.Statement.Subjects), Bytes: p.TotalSize, Version: p.Version,
+				Repo: p.Source.Repo, Gate: p.Gate.Verdict, Officers: approval.Officers(), Damaged: d.Damaged,
+			}
 		})
 	}
 	job, err := r.journal.Get(env.ID.String())
@@ -133,8 +135,10 @@ func (r *Receiver) startJob(env *envelope.Envelope, sum string, approval mofn.Ap
 
 func jobOf(env *envelope.Envelope, state string) journal.Job {
 	p := env.Statement.Predicate
-	return journal.Job{ID: env.ID.String(), State: state, Kind: string(p.Kind), Stream: p.Stream, Name: p.Name,
-		Release: env.ID.String(), Epoch: p.Epoch, Seq: p.Seq}
+	return journal.Job{
+		ID: env.ID.String(), State: state, Kind: string(p.Kind), Stream: p.Stream, Name: p.Name,
+		Release: env.ID.String(), Epoch: p.Epoch, Seq: p.Seq,
+	}
 }
 
 // watch moves the job on when the payload is complete and durable.

@@ -43,8 +43,10 @@ func writeJSON(root *os.Root, name string, v any) error {
 
 // memoryBlob is a small document as the registry takes it.
 func memoryBlob(name string, data []byte) registry.Blob {
-	return registry.Blob{Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data),
-		Open: func() (io.ReadSeekCloser, error) { return nopCloser{bytes.NewReader(data)}, nil }}
+	return registry.Blob{
+		Name: name, Size: int64(len(data)), SHA256: sha256.Sum256(data),
+		Open: func() (io.ReadSeekCloser, error) { return nopCloser{bytes.NewReader(data)}, nil },
+	}
 }
 
 type nopCloser struct{ io.ReadSeeker }
@@ -63,6 +65,8 @@ func fileBlob(root *os.Root, name string) (registry.Blob, error) {
 	if err != nil {
 		return registry.Blob{}, err
 	}
-	return registry.Blob{Name: name, Size: n, SHA256: [32]byte(h.Sum(nil)),
-		Open: func() (io.ReadSeekCloser, error) { return root.Open(name) }}, nil
+	return registry.Blob{
+		Name: name, Size: n, SHA256: [32]byte(h.Sum(nil)),
+		Open: func() (io.ReadSeekCloser, error) { return root.Open(name) },
+	}, nil
 }

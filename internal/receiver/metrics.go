@@ -16,12 +16,18 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
-		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "sluice", Subsystem: "receiver", Name: "transitions_total",
-			Help: "State changes of releases, by the state reached."}, []string{"state"}),
-		refused: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "sluice", Subsystem: "receiver", Name: "refused_total",
-			Help: "Envelopes and payloads refused."}),
-		published: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "sluice", Subsystem: "receiver", Name: "published_total",
-			Help: "Releases published."}),
+		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "sluice", Subsystem: "receiver", Name: "transitions_total",
+			Help: "State changes of releases, by the state reached.",
+		}, []string{"state"}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "sluice", Subsystem: "receiver", Name: "refused_total",
+			Help: "Envelopes and payloads refused.",
+		}),
+		published: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "sluice", Subsystem: "receiver", Name: "published_total",
+			Help: "Releases published.",
+		}),
 	}
 	if reg == nil {
 		return m, nil

@@ -41,8 +41,10 @@ func OpenRegistry(cfg Config) (Target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry.s3.secret_key_file: %w", err)
 	}
-	return registry.NewS3(registry.S3Config{Endpoint: s.Endpoint, Bucket: s.Bucket, Region: s.Region, AccessKey: access,
-		SecretKey: secret, CAFile: s.CAFile, StateDir: cfg.State + "/s3", Options: registry.Options{Receiver: cfg.Receiver}})
+	return registry.NewS3(registry.S3Config{
+		Endpoint: s.Endpoint, Bucket: s.Bucket, Region: s.Region, AccessKey: access,
+		SecretKey: secret, CAFile: s.CAFile, StateDir: cfg.State + "/s3", Options: registry.Options{Receiver: cfg.Receiver},
+	})
 }
 
 // readSecret reads a secret's file: its first line.
@@ -98,8 +100,10 @@ func (r *Receiver) NewLink(conn link.BatchReader, reg prometheus.Registerer) (*l
 	for _, l := range r.trust.Object.Links {
 		links = append(links, l.Public)
 	}
-	return link.NewReceiver(link.ReceiverConfig{Conn: conn, PrivateKey: key.Secret, LinkKeys: links, Sink: r, Dir: dir,
-		Logger: r.log.Named("link"), Registerer: reg, Progress: r.linkProgress})
+	return link.NewReceiver(link.ReceiverConfig{
+		Conn: conn, PrivateKey: key.Secret, LinkKeys: links, Sink: r, Dir: dir,
+		Logger: r.log.Named("link"), Registerer: reg, Progress: r.linkProgress,
+	})
 }
 
 // linkProgress shows how far the payload of a running session has come.

@@ -50,8 +50,10 @@ type Receiver struct {
 
 // Open loads the trust object, opens journal, spool and registry, and puts right what a crash left. The caller closes it.
 func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error) {
-	r := &Receiver{cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress,
-		wakeup: make(chan struct{}, 1), open: make(map[envelope.Digest]*payload)}
+	r := &Receiver{
+		cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress,
+		wakeup: make(chan struct{}, 1), open: make(map[envelope.Digest]*payload),
+	}
 	if r.now == nil {
 		r.now = time.Now
 	}

@@ -25,13 +25,13 @@ import (
 type Disposition string
 
 const (
-	// Refused: we looked, and the answer is no. Quarantine with evidence, never retry.
+	// Refused means that we looked, and the answer is no. Quarantine with evidence, never retry.
 	Refused Disposition = "refused"
-	// Lost: the wire gave too little. Keep what came, wait for the next pass.
+	// Lost means that the wire gave too little. Keep what came, wait for the next pass.
 	Lost Disposition = "lost"
-	// Transient: the world was busy. Back off, keep the state.
+	// Transient means that the world was busy. Back off, keep the state.
 	Transient Disposition = "transient"
-	// Broken: the process cannot go on.
+	// Broken means that the process cannot go on.
 	Broken Disposition = "broken"
 )
 
@@ -41,7 +41,6 @@ var (
 	errInspection   = errors.New("receiver: the inspection refused the release")
 	errBadEnvelope  = errors.New("receiver: the envelope is not well formed")
 	errDamaged      = errors.New("receiver: the payload was damaged after it arrived")
-	errDaemon       = errors.New("receiver: the daemon holds the journal")
 	errNotPublished = errors.New("receiver: published bytes differ from the statement")
 )
 

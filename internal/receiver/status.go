@@ -85,8 +85,10 @@ func (r *Receiver) lastEvents() ([]journal.Event, error) {
 
 func (r *Receiver) releaseStatus(j journal.Job) ReleaseStatus {
 	d, _ := dataOf(j) // a job without readable data still has a state worth showing
-	rs := ReleaseStatus{Release: j.Release, Name: j.Name, Stream: j.Stream, Epoch: j.Epoch, Seq: j.Seq, Kind: j.Kind, State: j.State,
-		Bytes: d.Bytes, Updated: j.Updated, NotBefore: j.NotBefore, Attempts: j.Attempts, Error: j.LastError}
+	rs := ReleaseStatus{
+		Release: j.Release, Name: j.Name, Stream: j.Stream, Epoch: j.Epoch, Seq: j.Seq, Kind: j.Kind, State: j.State,
+		Bytes: d.Bytes, Updated: j.Updated, NotBefore: j.NotBefore, Attempts: j.Attempts, Error: j.LastError,
+	}
 	if p, ok := r.open[mustDigest(j.ID)]; ok {
 		prog := p.obj.Progress()
 		rs.Have, rs.Symbols, rs.Recovered = prog.Have, prog.Symbols, prog.Recovered

@@ -240,6 +240,27 @@ func TestVanished(t *testing.T) {
 	}
 }
 
+// TestSideFileGone: the repair symbols went away with their file, so their bits must go too.
+func TestSideFileGone(t *testing.T) {
+	w := newWorld(t, 0, 100, 8, 100*192*8)
+	o := w.open()
+	w.put(o, w.source[16:]...)
+	if n := w.put(o, w.repair[0]...); n[spool.Stored] != 8 {
+		t.Fatalf("%v, want 8 repair symbols kept", n)
+	}
+	if err := o.Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.root.Remove("spool.repair"); err != nil {
+		t.Fatal(err)
+	}
+	o = w.open()
+	w.put(o, w.rows(0, 2)...)
+	w.flush(o)
+	w.wait(o)
+	w.check()
+}
+
 // TestVanishedWhileOpen: a file that goes away under the object breaks it, for good, and says which file.
 func TestVanishedWhileOpen(t *testing.T) {
 	w := newWorld(t, 0, 100, 8, 50000, 50000)

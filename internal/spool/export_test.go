@@ -2,6 +2,8 @@
 
 package spool
 
+import "runtime"
+
 // Abandon is what a SIGKILL leaves: nothing is flushed, nothing synced, the descriptors and the mapping are gone. Work in
 // hand ends first, because a goroutine cannot be killed between two instructions.
 func (o *Object) Abandon() error {
@@ -36,4 +38,17 @@ func (o *Object) WaitRecorded(n int) (recorded []int) {
 		}
 	}
 	return recorded
+}
+
+// AwaitDecoder returns once the decoder has a slab in hands, or there is none to take.
+func (o *Object) AwaitDecoder() {
+	for {
+		o.mu.Lock()
+		begun := o.decoding != none || len(o.ready) == 0
+		o.mu.Unlock()
+		if begun {
+			return
+		}
+		runtime.Gosched()
+	}
 }

@@ -131,6 +131,41 @@ func (d *diskOfItsOwn) oneBoot(w *world, boot int, before []int) (recorded []int
 	return recorded
 }
 
+// TestKillCloseCut: a process is killed, the next one in the same boot closes cleanly, then the power goes. What the first
+// one wrote and nobody synced must be there, as the clean mark says so.
+func TestKillCloseCut(t *testing.T) {
+	d := newDisk(t)
+	w := newWorld(t, 0, 1000, 4, 1000*192*4, 1000*192*4, 1000) // a file a span: the second process writes only its own
+	root, err := os.OpenRoot(d.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.root, w.opt = root, spool.Options{BootID: "1"}
+	for i, end := range []func(*spool.Object) error{(*spool.Object).Abandon, (*spool.Object).Close} {
+		o := w.open()
+		w.put(o, w.source[i*192*4:][:192*4]...)
+		if err := end(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.cutPower()
+	root.Close()
+	d.powerUp()
+	if w.root, err = os.OpenRoot(d.dir); err != nil {
+		t.Fatal(err)
+	}
+	defer w.root.Close()
+	w.opt.BootID = "2"
+	o := w.open()
+	if p := o.Progress(); p.SpansComplete != 2 {
+		t.Errorf("%+v, want two spans", p)
+	}
+	checkBelieved(t, w, o)
+	if err := o.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // checkBelieved compares the spans that the object says it has with the truth.
 func checkBelieved(t *testing.T, w *world, o *spool.Object) {
 	t.Helper()

@@ -169,6 +169,41 @@ func TestRepairWithoutFlush(t *testing.T) {
 	w.check()
 }
 
+// TestRepairOfStagedSpan: the last span ends in a full stop, not in a full window; its repair symbols write what is staged.
+func TestRepairOfStagedSpan(t *testing.T) {
+	w := newWorld(t, 0, 32, 10, 32*192*10)
+	o := w.open()
+	w.put(o, w.source[:len(w.source)-1]...)
+	w.put(o, w.repair[0]...)
+	<-o.Done()
+	w.check()
+}
+
+// TestLateSymbolsDuringRepair: the lost symbols arrive while the decoder works on them, and complete the span under it. Its
+// repair symbols must not be dropped while they are read.
+func TestLateSymbolsDuringRepair(t *testing.T) {
+	w := newWorld(t, 0, 1408, 64, 1408*192*64+1)
+	w.inMemory()
+	w.opt.SyncSpans = false // the finisher drops the repair symbols of span 0 at once
+	o := w.open()
+	w.put(o, w.source[64:192*64]...)
+	for range 30 {
+		w.put(o, w.repair[0][:64]...) // the last of them wakes the decoder
+		o.AwaitDecoder()
+		w.put(o, w.source[:64]...)
+		w.flush(o)
+		if p := o.Progress(); p.SpansComplete != 1 {
+			t.Fatalf("%+v", p)
+		}
+		if err := o.Forget(0, 64*1408); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.put(o, w.source...)
+	w.wait(o)
+	w.check()
+}
+
 func TestEmptyObject(t *testing.T) {
 	for _, sizes := range [][]int64{nil, {0}, {0, 0, 0}} {
 		w := newWorld(t, 0, 1408, 992, sizes...)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 )
 
@@ -301,24 +302,27 @@ func (c *check) catalogued(entries []Entry) {
 }
 
 // channels judges every channel: it points at the newest catalogued release of
-// its stream.
+// its stream, and every catalogued name has one.
 func (c *check) channels(ctx context.Context, entries []Entry) error {
-	names, err := c.e.st.children(ctx, channelsPrefix)
+	var names []string
+	err := c.e.st.list(ctx, channelsPrefix, func(o object) error {
+		name := path.Base(path.Dir(o.key))
+		if o.key != channelKey(name) || !validName(name) {
+			c.add(ProblemExtra, o.key, "not a channel")
+			return nil
+		}
+		names = append(names, name)
+		return nil
+	})
 	if err != nil {
 		return err
 	}
 	pointed := make(map[string]bool, len(names))
 	for _, name := range names {
 		pointed[name] = true
-		ch, _, err := c.e.channel(ctx, name)
-		if errors.Is(err, ErrCorrupt) {
-			c.add(ProblemChannel, channelKey(name), "%v", err)
-			continue
-		}
-		if err != nil {
+		if err := c.channel(ctx, name, entries); err != nil {
 			return err
 		}
-		c.channel(name, ch, entries)
 	}
 	for _, en := range entries {
 		if !pointed[en.Name] {
@@ -329,10 +333,15 @@ func (c *check) channels(ctx context.Context, entries []Entry) error {
 	return nil
 }
 
-func (c *check) channel(name string, ch *channel, entries []Entry) {
-	if ch == nil {
-		c.add(ProblemExtra, channelsPrefix+name, "not a channel")
-		return
+// channel judges one channel.
+func (c *check) channel(ctx context.Context, name string, entries []Entry) error {
+	ch, _, err := c.e.channel(ctx, name)
+	if errors.Is(err, ErrCorrupt) {
+		c.add(ProblemChannel, channelKey(name), "%v", err)
+		return nil
+	}
+	if err != nil || ch == nil {
+		return err
 	}
 	h := head{entries: entries}
 	en := Entry{Name: name, Release: ch.Release, Stream: ch.Stream, Epoch: ch.Epoch, Seq: ch.Seq}
@@ -341,6 +350,7 @@ func (c *check) channel(name string, ch *channel, entries []Entry) {
 	} else if o, found := h.newer(en); found {
 		c.add(ProblemChannel, channelKey(name), "at epoch %d seq %d, the catalogue has epoch %d seq %d", en.Epoch, en.Seq, o.Epoch, o.Seq)
 	}
+	return nil
 }
 
 // leftovers reports what crashes left.

@@ -5,6 +5,8 @@ package registrytest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"io"
 	"path"
 	"slices"
@@ -62,11 +64,17 @@ func Run(t *testing.T, target Target) {
 		{"cancelled context", testCancel},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			name := strings.Map(bucketRune, t.Name())
-			f := &fixture{T: t, target: target, name: strings.Trim(name[max(0, len(name)-40):], "-")}
+			f := &fixture{T: t, target: target, name: bucketName(t.Name())}
 			test.run(t, f)
 		})
 	}
+}
+
+// bucketName is a name that a bucket may have: the end of the test's name, for
+// people, and a digest of all of it, so that no two tests share a registry.
+func bucketName(test string) string {
+	name := strings.Map(bucketRune, test)
+	return fmt.Sprintf("r%x%s", crc32.ChecksumIEEE([]byte(test)), strings.TrimRight(name[max(0, len(name)-40):], "-"))
 }
 
 func bucketRune(r rune) rune {
@@ -674,6 +682,8 @@ func damages(s *Spool) []damage {
 		{"catalog/serial-000000000001.json", []byte(`{"type":"sluice-catalog-v1","serial":1,"prev":"","entries":[]}`), registry.ProblemCatalog},
 		{"catalog/serial-000000000002.json", []byte("{}"), registry.ProblemCatalog},
 		{"channels/llama/latest.json", nil, registry.ProblemChannel},
+		{"channels/llama/other.json", []byte("{}"), registry.ProblemExtra},
+		{"channels/note", []byte("{}"), registry.ProblemExtra},
 		{"channels/llama/latest.json", []byte("{}"), registry.ProblemChannel},
 		{"channels/llama/latest.json", []byte(`{"type":"sluice-channel-v1","name":"llama","release":"` + Hex(s) +
 			`","stream":"models/llama","epoch":1,"seq":1,"serial":1}`), registry.ProblemChannel},

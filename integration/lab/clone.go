@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+
+	"go.uber.org/zap"
+
+	"sluice/internal/link"
+	"sluice/internal/packer"
+	"sluice/internal/trust"
+)
+
+// Clone makes another site with the keys, the policy and the trust object of this one: making those costs a scrypt a key.
+func (s *Site) Clone(dir string) (*Site, error) {
+	clone := *s
+	clone.Dir = dir
+	if err := os.CopyFS(clone.Path("keys"), os.DirFS(s.Path("keys"))); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"passphrase", "policy", "trust.json"} {
+		b, err := os.ReadFile(s.Path(name))
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(clone.Path(name), b, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return &clone, nil
+}
+
+// StartActivated starts the receiver's daemon as systemd does behind a .socket unit: the socket is descriptor 3, and the variables
+// say so to exactly this process (sd_listen_fds(3)). The caller keeps the socket open, and with it what arrives while nobody reads.
+func (s *Site) StartActivated(config string, socket *os.File) (*Daemon, error) {
+	const exec = `LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=link exec "$0" "$@"`
+	return s.Start("diode-receiver", nil, []*os.File{socket}, "/bin/sh", "-c", exec,
+		filepath.Join(s.Bin, "diode-receiver"), "run", "--config", s.Path(config))
+}
+
+// SendUnchecked sends one pass of a sealed release as a sender would that asks no policy: with what the bastion refuses to send.
+func (s *Site) SendUnchecked(ctx context.Context, dir, to, rate string) (rep link.SendReport, err error) {
+	st, err := trust.Load(s.Path("trust.json"), s.Fingerprint)
+	if err != nil {
+		return rep, err
+	}
+	pass, err := packer.ReadPassphrase(s.Path("passphrase"))
+	if err != nil {
+		return rep, err
+	}
+	key, err := packer.OpenKey(s.Path("keys", "link"), pass)
+	if err != nil {
+		return rep, err
+	}
+	env, err := packer.ReadEnvelope(dir)
+	if err != nil {
+		return rep, err
+	}
+	cfg := packer.DefaultConfig().Link
+	cfg.Receiver, cfg.Address = Receiver, to
+	if err := cfg.SetRate(rate, 10); err != nil {
+		return rep, err
+	}
+	conn, err := packer.Dial(ctx, cfg, zap.NewNop())
+	if err != nil {
+		return rep, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	sender, err := packer.NewSender(cfg, st, conn, key, packer.SenderOptions{Logger: zap.NewNop(), Progress: func(link.SendProgress) {}})
+	if err != nil {
+		return rep, err
+	}
+	return packer.Send(ctx, sender, packer.SendRequest{Dir: dir, Env: env, Pass: 1, Rows: packer.RepairRows(10)})
+}
+
+// headerSize is the size of the safetensors header that RandomFile writes, its length field included.
+const headerSize = 256
+
+// RandomFile writes a safetensors file of size bytes that do not compress: the inspection lets no unknown kind of file pass.
+func RandomFile(name string, size int64, seed uint64) (err error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	header := fmt.Appendf(nil, `{"t":{"dtype":"U8","shape":[%[1]d],"data_offsets":[0,%[1]d]}}`, size-headerSize)
+	header = append(header, bytes.Repeat([]byte(" "), headerSize-8-len(header))...)
+	if _, err := f.Write(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)); err != nil {
+		return err
+	}
+	var key [32]byte
+	binary.BigEndian.PutUint64(key[:], seed)
+	source := rand.NewChaCha8(key)
+	buf := make([]byte, 1<<20)
+	for size -= headerSize; size > 0; {
+		n := min(size, int64(len(buf)))
+		_, _ = source.Read(buf[:n]) // never fails
+		if _, err := f.Write(buf[:n]); err != nil {
+			return err
+		}
+		size -= n
+	}
+	return nil
+}

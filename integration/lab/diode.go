@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// ErrNoDiode says that this machine does not allow a Diode: no root, no network namespaces, or no nftables.
+var ErrNoDiode = errors.New("lab: no network namespaces here")
+
+// Addresses of the two ends of a Diode.
+const (
+	DiodeLow  = "10.99.0.1"
+	DiodeHigh = "10.99.0.2"
+)
+
+// Diode is two network namespaces joined by a veth pair that carries one way only: by construction (no route and no neighbour
+// back) and by force (whatever leaves the high side, or enters the low side, is counted and dropped).
+//
+//	Low [ low0 ] ==========> [ high0 ] High
+//	     came_back, drop       tried_back, drop
+type Diode struct {
+	Low, High         string // namespaces, for `ip netns exec`
+	lowDev, highDev   string
+	triedFrom, backTo string // counters
+}
+
+// NewDiode builds one, with names of this process's own.
+func NewDiode(ctx context.Context) (*Diode, error) {
+	if os.Getuid() != 0 {
+		return nil, fmt.Errorf("%w: not root", ErrNoDiode)
+	}
+	for _, tool := range []string{"ip", "nft", "sysctl"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoDiode, err)
+		}
+	}
+	pid := os.Getpid()
+	d := &Diode{Low: fmt.Sprintf("slab-low-%d", pid), High: fmt.Sprintf("slab-high-%d", pid),
+		lowDev: "low0", highDev: "high0", triedFrom: "tried_back", backTo: "came_back"}
+	if _, err := command(ctx, "", "ip", "netns", "add", d.Low); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoDiode, err)
+	}
+	if err := d.build(ctx); err != nil {
+		return nil, errors.Join(err, d.Close(context.WithoutCancel(ctx)))
+	}
+	return d, nil
+}
+
+// build joins the namespaces, gives the low side a route and a fixed neighbour and the high side neither, and sets the filters.
+func (d *Diode) build(ctx context.Context) error {
+	script := []string{
+		"ip netns add " + d.High,
+		fmt.Sprintf("ip link add %s netns %s type veth peer name %s netns %s", d.lowDev, d.Low, d.highDev, d.High),
+	}
+	for _, end := range [][3]string{{d.Low, d.lowDev, DiodeLow}, {d.High, d.highDev, DiodeHigh}} {
+		script = append(script,
+			fmt.Sprintf("ip netns exec %s sysctl -qw net.ipv6.conf.all.disable_ipv6=1", end[0]),
+			fmt.Sprintf("ip -n %s link set lo up", end[0]),
+			fmt.Sprintf("ip -n %s link set %s mtu 9000 arp off up", end[0], end[1]),
+			fmt.Sprintf("ip -n %s addr add %s/32 dev %s", end[0], end[2], end[1]))
+	}
+	script = append(script,
+		fmt.Sprintf("ip -n %s route add %s/32 dev %s", d.Low, DiodeHigh, d.lowDev),
+		fmt.Sprintf("ip netns exec %s sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.%s.rp_filter=0", d.High, d.highDev))
+	for _, line := range script {
+		if _, err := command(ctx, "", strings.Fields(line)...); err != nil {
+			return err
+		}
+	}
+	if err := d.neighbour(ctx); err != nil {
+		return err
+	}
+	return errors.Join(d.filter(ctx, d.High, d.highDev, "egress", d.triedFrom), d.filter(ctx, d.Low, d.lowDev, "ingress", d.backTo))
+}
+
+// neighbour tells the low side the hardware address that it may not ask for.
+func (d *Diode) neighbour(ctx context.Context) error {
+	out, err := command(ctx, "", "ip", "-n", d.High, "-br", "link", "show", d.highDev)
+	if err != nil {
+		return err
+	}
+	fields := strings.Fields(out)
+	if len(fields) < 3 {
+		return fmt.Errorf("ip -br link shows no hardware address: %q", out)
+	}
+	_, err = command(ctx, "", "ip", "-n", d.Low, "neigh", "add", DiodeHigh, "lladdr", fields[2], "dev", d.lowDev, "nud", "permanent")
+	return err
+}
+
+// filter counts and drops everything that passes a hook of a device.
+func (d *Diode) filter(ctx context.Context, namespace, dev, hook, counter string) error {
+	rules := fmt.Sprintf(`table netdev diode {
+  counter %[1]s { }
+  chain way_back {
+    type filter hook %[2]s device "%[3]s" priority -300; policy drop;
+    counter name %[1]s drop
+  }
+}
+`, counter, hook, dev)
+	_, err := command(ctx, rules, "ip", "netns", "exec", namespace, "nft", "-f", "-")
+	return err
+}
+
+// LetOut gives the high side a route and a neighbour back, on purpose: then the filters alone hold, and count.
+func (d *Diode) LetOut(ctx context.Context) error {
+	_, err := command(ctx, "", "ip", "-n", d.High, "route", "add", DiodeLow+"/32", "dev", d.highDev)
+	if err != nil {
+		return err
+	}
+	_, err = command(ctx, "", "ip", "-n", d.High, "neigh", "add", DiodeLow, "lladdr", "02:00:00:00:00:01", "dev", d.highDev, "nud", "permanent")
+	return err
+}
+
+var packets = regexp.MustCompile(`packets (\d+)`)
+
+// Counters says how many packets tried to leave the high side, and how many came back to the low side.
+func (d *Diode) Counters(ctx context.Context) (tried, back int64, err error) {
+	if tried, err = d.counter(ctx, d.High, d.triedFrom); err != nil {
+		return 0, 0, err
+	}
+	back, err = d.counter(ctx, d.Low, d.backTo)
+	return tried, back, err
+}
+
+func (d *Diode) counter(ctx context.Context, namespace, name string) (int64, error) {
+	out, err := command(ctx, "", "ip", "netns", "exec", namespace, "nft", "list", "counter", "netdev", "diode", name)
+	if err != nil {
+		return 0, err
+	}
+	m := packets.FindStringSubmatch(out)
+	if m == nil {
+		return 0, fmt.Errorf("counter %s: %q", name, out)
+	}
+	return strconv.ParseInt(m[1], 10, 64)
+}
+
+// Close removes both namespaces, and with them everything in them.
+func (d *Diode) Close(ctx context.Context) error {
+	_, err1 := command(ctx, "", "ip", "netns", "del", d.Low)
+	_, err2 := command(ctx, "", "ip", "netns", "del", d.High)
+	return errors.Join(err1, err2)
+}
+
+// command runs a program of the system to its end.
+func command(ctx context.Context, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}
