@@ -28,7 +28,7 @@ test: build ## every test that needs no server of somebody else's, with the race
 test-real: build $(CACHE)/bin/minio ## the registry against a real MinIO, which it builds (4 CPU minutes, once)
 	SLUICE_REAL=1 SLUICE_MINIO=$(CACHE)/bin/minio go test -tags real -count=1 -timeout 15m ./integration/real/...
 
-check: lint test ## what CI runs
+check: lint test test-real ## what CI runs
 
 lint: $(CACHE)/bin/golangci-lint ## formatting, vet, tidy, golangci-lint
 	@test -z "$$(gofmt -l cmd internal pkg integration)" || { gofmt -l cmd internal pkg integration; echo 'gofmt: run gofmt -w on the files above'; exit 1; }

@@ -26,6 +26,9 @@ func runCommand(s cli.Streams) *cobra.Command {
 			if err != nil {
 				return cli.Usage(err)
 			}
+			if err := packer.Check(cfg); err != nil { // a wrong configuration must not come back every few seconds
+				return cli.Usage(err)
+			}
 			return runDaemon(cmd.Context(), s, cfg, progress)
 		},
 	}

@@ -48,7 +48,7 @@ func mirrorCommand(s cli.Streams) *cobra.Command {
 			rec, err := packer.Mirror(cmd.Context(), client, req)
 			bar.Close()
 			if err != nil {
-				return err
+				return verdict(err)
 			}
 			for _, f := range rec.Files {
 				if _, err := fmt.Fprintf(s.Out, "%s  %12d  %-8s  %s\n", f.SHA256, f.Size, f.Method, f.Path); err != nil {
@@ -84,7 +84,7 @@ func inspectCommand(s cli.Streams) *cobra.Command {
 				}
 			}
 			if err != nil {
-				return cli.Refused(err)
+				return verdict(err)
 			}
 			_, err = fmt.Fprintf(s.Out, "pass, %d files\n", len(rep.Files))
 			return err
@@ -106,11 +106,8 @@ func gateCommand(s cli.Streams) *cobra.Command {
 			m.MMLU.Absolute, m.HumanEval.Absolute = mmlu/100, humaneval/100
 			req.Margins = m
 			rep, err := packer.RunGate(cmd.Context(), req)
-			if rep == nil {
-				return cli.Refused(err)
-			}
 			if err != nil {
-				return cli.Refused(err)
+				return verdict(err)
 			}
 			_, err = fmt.Fprint(s.Out, rep.Text())
 			return err
@@ -147,7 +144,7 @@ func sealCommand(s cli.Streams) *cobra.Command {
 			env, err := packer.Seal(cmd.Context(), req)
 			bar.Close()
 			if err != nil {
-				return err
+				return verdict(err)
 			}
 			_, err = fmt.Fprintf(s.Out, "release %s\nwords   %s\n", env.ID, packer.Words(env))
 			return err
@@ -167,7 +164,7 @@ func sealCommand(s cli.Streams) *cobra.Command {
 	c.Flags().StringSliceVar(&p.Audience, "audience", nil, "receiver ids (required)")
 	c.Flags().StringVar(&p.Classification, "classification", "UNCLASSIFIED", "classification label")
 	c.Flags().DurationVar(&f.lifetime, "lifetime", 90*24*time.Hour, "time until it expires")
-	return cli.Require(c, "key", "passphrase-file", "stream", "name")
+	return cli.Require(c, "key", "passphrase-file", "stream", "name", "seq", "audience")
 }
 
 func (f *sealFlags) request() (packer.SealRequest, error) {
@@ -231,13 +228,13 @@ func (f *sendFlags) send(ctx context.Context, s cli.Streams, dir string) (err er
 	}
 	env, err := packer.ReadEnvelope(dir)
 	if err != nil {
-		return cli.Refused(err)
+		return verdict(err)
 	}
 	if _, err := st.Check(env, trust.Rules{Receiver: f.cfg.Receiver, Now: time.Now()}); err != nil {
-		return cli.Refused(err)
+		return verdict(err)
 	}
 	if err := packer.VerifySealed(ctx, dir, env, nil); err != nil {
-		return cli.Refused(err)
+		return verdict(err)
 	}
 	conn, err := packer.Dial(ctx, f.cfg, zap.NewNop())
 	if err != nil {
@@ -277,5 +274,5 @@ func (f *sendFlags) load() (*trust.Store, *mofn.SecretKey, error) {
 		return nil, nil, cli.Usage(err)
 	}
 	key, err := cli.OpenKey(f.key, pass)
-	return st, key, err
+	return st, key, cli.Usage(err)
 }

@@ -92,14 +92,14 @@ func verifyCommand(s cli.Streams) *cobra.Command {
 			}
 			env, err := packer.ReadEnvelope(args[0])
 			if err != nil {
-				return cli.Refused(err)
+				return verdict(err)
 			}
 			a, err := st.Check(env, trust.Rules{})
 			if err != nil {
-				return cli.Refused(err)
+				return verdict(err)
 			}
 			if err := packer.VerifySealed(cmd.Context(), args[0], env, nil); err != nil {
-				return cli.Refused(err)
+				return verdict(err)
 			}
 			_, err = fmt.Fprintf(s.Out, "ok  release %s\n    approved by %s\n    %d files, every byte\n", env.ID, strings.Join(a.Officers(), ", "), len(env.Statement.Subjects))
 			return err
@@ -107,6 +107,14 @@ func verifyCommand(s cli.Streams) *cobra.Command {
 	}
 	trustFlags(c, &object, &fingerprint)
 	return cli.Require(c, "trust", "fingerprint")
+}
+
+// verdict tells a negative verdict from a failure: what could not be verified is not refused.
+func verdict(err error) error {
+	if packer.Refused(err) {
+		return cli.Refused(err)
+	}
+	return err
 }
 
 func trustFlags(c *cobra.Command, object, fingerprint *string) {
@@ -162,15 +170,25 @@ REQUEST is the name of a directory below requests/, or the beginning of a releas
 func showRequest(s cli.Streams, st *trust.Store, box packer.DropBox, request string, asked bool) error {
 	env, err := box.ReadRequest(request)
 	if err != nil {
-		return err
+		return approveError(err)
 	}
 	if err := st.CheckPacker(env); err != nil {
-		return cli.Refused(err)
+		return verdict(err)
 	}
 	if _, err := fmt.Fprint(s.Out, packer.ReviewPage(env)); err != nil || asked {
 		return err
 	}
-	return cli.Usage(fmt.Errorf("nothing signed: give --confirm %q after reading the page above", packer.Words(env)))
+	return cli.Usage(errors.New("nothing signed: read the page above, and give its first two WORDS with --confirm"))
+}
+
+// approveError tells what the officer did wrong from what is wrong with the request.
+func approveError(err error) error {
+	for _, wrong := range []error{packer.ErrConfirm, packer.ErrNoOfficer, packer.ErrDecided, packer.ErrRequest} {
+		if errors.Is(err, wrong) {
+			return cli.Usage(err)
+		}
+	}
+	return verdict(err)
 }
 
 func decide(s cli.Streams, req packer.ApproveRequest, keyFile, passFile string) error {
@@ -183,7 +201,7 @@ func decide(s cli.Streams, req packer.ApproveRequest, keyFile, passFile string) 
 	}
 	key, err := cli.OpenKey(keyFile, pass)
 	if err != nil {
-		return err
+		return cli.Usage(err)
 	}
 	h1, err := key.H1()
 	if err != nil {
@@ -192,7 +210,7 @@ func decide(s cli.Streams, req packer.ApproveRequest, keyFile, passFile string) 
 	req.Signer = h1.Signer()
 	name, err := packer.Approve(req)
 	if err != nil {
-		return err
+		return approveError(err)
 	}
 	_, err = fmt.Fprintf(s.Out, "%s: signed as %s\n", req.Decision, name)
 	return err

@@ -22,7 +22,7 @@ func (d *demo) writeConfigs() error {
 	watch := fmt.Sprintf("watch:\n- repo: %s\n  stream: %s\n  every: 1s\n%s", d.input.repo, d.input.stream, d.input.watch(d.Dir))
 	registry := ""
 	if d.minio != nil {
-		registry = fmt.Sprintf("s3: {endpoint: \"%s\", bucket: models, access_key_file: %s, secret_key_file: %s}", d.s3, d.Path("s3-access"), d.Path("s3-secret"))
+		registry = fmt.Sprintf("s3: {endpoint: \"%s\", bucket: models, create_bucket: true, allow_forged_trailer: true, access_key_file: %s, secret_key_file: %s}", d.s3, d.Path("s3-access"), d.Path("s3-secret"))
 	}
 	return errors.Join(d.LowConfig(d.hubURL, d.relay.Addr(), rate, watch), d.HighConfig(d.listen, registry))
 }

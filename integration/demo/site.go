@@ -55,6 +55,7 @@ func (d *demo) prepareSite(ctx context.Context) error {
 		if err := d.startMinIO(ctx); err != nil {
 			return err
 		}
+		d.tl.Stage("high", "running", "MinIO", -1, "a real one; it takes forged writes (CVE-2026-41145), which the receiver refuses unless its configuration says otherwise, as here")
 	}
 	if err := d.writeConfigs(); err != nil {
 		return err

@@ -318,3 +318,9 @@ func FreeUDP() (string, error) {
 
 // PID is the process id.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
+// Signal sends a signal.
+func (d *Daemon) Signal(sig os.Signal) error { return d.cmd.Process.Signal(sig) }
+
+// State is how the process ended; it waits for the end.
+func (d *Daemon) State() *os.ProcessState { <-d.done; return d.cmd.ProcessState }

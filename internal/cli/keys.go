@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -151,7 +152,7 @@ func requireFlags(c *cobra.Command, names ...string) {
 	c.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		var missing []string
 		for _, n := range names {
-			if f := cmd.Flags().Lookup(n); f == nil || f.Value.String() == "" {
+			if f := cmd.Flags().Lookup(n); f == nil || slices.Contains([]string{"", "[]", "0"}, f.Value.String()) {
 				missing = append(missing, "--"+n)
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"go.uber.org/zap"
+
 	"sluice/internal/admin"
 	"sluice/internal/checkpoint"
 	"sluice/internal/hub"
@@ -25,6 +27,9 @@ func Check(cfg Config) error {
 	var errs []error
 	if err := admin.CheckAddr(cfg.Admin.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("admin.listen: %w", err))
+	}
+	if _, err := NewHub(cfg.Hub, zap.NewNop()); err != nil {
+		errs = append(errs, err)
 	}
 	for i, w := range cfg.Watch {
 		if _, err := hub.ParseRepo(w.Repo); err != nil {

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"sluice/internal/journal"
+	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
 )
 
@@ -28,6 +29,8 @@ func (p *Packer) collect(_ context.Context, job journal.Job, _ jobData) (result,
 	if err != nil {
 		return result{}, err
 	}
+	found, unfit := p.sift(env, found)
+	problems = append(problems, unfit...)
 	if err := env.Merge(found); err != nil {
 		return result{}, err
 	}
@@ -51,6 +54,19 @@ func (p *Packer) collect(_ context.Context, job journal.Job, _ jobData) (result,
 	return result{to: stateApproved, detail: "by " + strings.Join(approval.Officers(), ", ")}, nil
 }
 
+// sift keeps the approvals that the policy takes, each by itself, and says what is wrong with the others. Whoever can write into the
+// drop-box can put anything there; it must neither hold up nor refuse a release, nor ride along to the receiver.
+func (p *Packer) sift(env *envelope.Envelope, found []envelope.Named) (good []envelope.Named, problems []string) {
+	for _, n := range found {
+		if err := checkOwn(p.trust, env, n); err != nil {
+			problems = append(problems, fmt.Sprintf("%s is not counted: %v", n.Name, err))
+			continue
+		}
+		good = append(good, n)
+	}
+	return good, problems
+}
+
 // status writes the drop-box's status.txt: every release that waits for people, and the last that did not.
 func (p *Packer) status() error {
 	jobs, err := p.journal.List(func(j journal.Job) bool { return j.Release != "" })
@@ -65,10 +81,10 @@ func (p *Packer) status() error {
 			return err
 		}
 		fmt.Fprintf(&b, "%-9s %s seq %d  release %.12s  %s\n", j.State, j.Stream, j.Seq, j.Release, j.Name)
-		switch {
-		case j.State == stateSealed && d.Waiting != "":
+		if j.State == stateSealed && d.Waiting != "" {
 			fmt.Fprintf(&b, "          missing: %s\n", d.Waiting)
-		case j.LastError != "":
+		}
+		if j.LastError != "" {
 			fmt.Fprintf(&b, "          %s\n", j.LastError)
 		}
 	}

@@ -181,13 +181,17 @@ func (c *Config) fillWatches() {
 var (
 	fingerprintRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	streamRule      = regexp.MustCompile(`^[a-z0-9][a-z0-9._/-]{0,127}$`)
-	nameRule        = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
+	receiverRule    = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+	// classificationRule is docs/spec/envelope.md section 4.
+	classificationRule = regexp.MustCompile(`^[ -~]{1,64}$`)
+	nameRule           = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,127}$`)
 )
 
 // Validate reports every problem of the values, without touching the disk or the network.
 func (c *Config) Validate() error {
 	p := problems{}
 	p.check(c.State != "", "state: a directory is required")
+	p.check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level: %q is not debug, info, warn or error", c.Log.Level)
 	p.check(c.Log.Format == "json" || c.Log.Format == "text", "log.format: %q is neither json nor text", c.Log.Format)
 	p.check(c.Admin.Listen != "", "admin.listen: an address is required")
 	p.check(c.Trust.Object != "", "trust.object: the file of the trust object is required")
@@ -197,10 +201,10 @@ func (c *Config) Validate() error {
 	p.check(c.Keys.PassphraseFile != "", "keys.passphrase_file: a file is required")
 	p.check(c.DropBox != "", "drop_box: the folder of requests and approvals is required")
 	p.check(c.Hub.Workers >= 1 && c.Hub.Workers <= 64, "hub.workers: must be 1 to 64")
-	p.check(len(c.Seal.Audience) > 0, "seal.audience: at least one receiver id is required")
-	p.check(c.Seal.Lifetime > 0, "seal.lifetime: must be above 0")
-	p.check(c.Seal.Epoch >= 0, "seal.epoch: must not be negative")
+	p.check(c.Gate.margins().Validate() == nil, "gate: mmlu_margin and humaneval_margin must be at most 50%%, alpha above 0%% and below 50%%")
+	c.Seal.validate(&p)
 	c.Link.validate(&p)
+	p.check(slices.Contains(c.Seal.Audience, c.Link.Receiver), "seal.audience: must hold link.receiver %q, which would refuse the release otherwise", c.Link.Receiver)
 	seen := map[string]bool{}
 	for i := range c.Watch {
 		c.Watch[i].validate(&p, fmt.Sprintf("watch[%d]", i))
@@ -208,6 +212,16 @@ func (c *Config) Validate() error {
 		seen[c.Watch[i].Stream] = true
 	}
 	return p.join()
+}
+
+func (s *Statement) validate(p *problems) {
+	p.check(len(s.Audience) > 0, "seal.audience: at least one receiver id is required")
+	for _, r := range s.Audience {
+		p.check(receiverRule.MatchString(r), "seal.audience: %q is not a receiver id (small letters, digits, . _ -)", r)
+	}
+	p.check(classificationRule.MatchString(s.Classification), "seal.classification: 1 to 64 printable ASCII characters are required")
+	p.check(s.Lifetime > 0, "seal.lifetime: must be above 0")
+	p.check(s.Epoch >= 0, "seal.epoch: must not be negative")
 }
 
 func (l *Link) validate(p *problems) {

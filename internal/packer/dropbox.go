@@ -10,8 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 
 	"sluice/pkg/envelope"
 )
@@ -28,6 +30,16 @@ type DropBox struct {
 }
 
 const maxApproval = 64 << 10 // docs/spec/envelope.md section 1, caps
+
+// approvalName is <group>.<officer>.json; both are names of the policy (docs/spec/trust.md section 3).
+var approvalName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}\.[a-z0-9][a-z0-9._-]{0,63}\.json$`)
+
+var (
+	// ErrDecided says that the officer has decided about this release before.
+	ErrDecided = errors.New("drop-box: the officer has decided already; an approval is never changed, remove it by hand to decide anew")
+	// ErrRequest says that no request, or more than one, goes by the name given.
+	ErrRequest = errors.New("drop-box: no such request")
+)
 
 func (b DropBox) root() (*os.Root, error) {
 	if err := os.MkdirAll(b.Dir, 0o775); err != nil {
@@ -93,6 +105,10 @@ func (b DropBox) Approvals(id envelope.Digest) (found []envelope.Named, problems
 		if strings.HasPrefix(e.Name(), ".") {
 			continue // an officer's tool writes a dot file and renames it
 		}
+		if !approvalName.MatchString(e.Name()) {
+			problems = append(problems, fmt.Sprintf("%+q is no name of the form <group>.<officer>.json", e.Name()))
+			continue
+		}
 		data, err := readHostile(root, path.Join(dir, e.Name()), maxApproval)
 		if err != nil {
 			problems = append(problems, err.Error())
@@ -116,7 +132,7 @@ func (b DropBox) AddApproval(id envelope.Digest, name string, data []byte) error
 		return fmt.Errorf("drop-box: %w", err)
 	}
 	if _, err := root.Lstat(dir + "/" + name); err == nil {
-		return fmt.Errorf("drop-box: %s is there already; an approval is never changed, remove it by hand to decide anew", name)
+		return fmt.Errorf("%w (%s)", ErrDecided, name)
 	}
 	if err := replaceFile(root, dir+"/"+name, data); err != nil {
 		return fmt.Errorf("drop-box: %w", err)
@@ -144,13 +160,16 @@ func (b DropBox) ReadRequest(request string) (*envelope.Envelope, error) {
 	if err != nil {
 		return nil, fmt.Errorf("request %s: %w", name, err)
 	}
+	if RequestName(env) != name || request != name && !strings.HasPrefix(env.ID.String(), request) {
+		return nil, fmt.Errorf("%w %q: %s holds the envelope of release %s", ErrRequest, request, name, env.ID)
+	}
 	return env, nil
 }
 
 func findRequest(root *os.Root, request string) (string, error) {
 	entries, err := fs.ReadDir(root.FS(), "requests")
 	if err != nil {
-		return "", fmt.Errorf("drop-box: no requests: %w", err)
+		return "", fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	var names, hits []string
 	for _, e := range entries {
@@ -161,7 +180,7 @@ func findRequest(root *os.Root, request string) (string, error) {
 		}
 	}
 	if len(hits) != 1 {
-		return "", fmt.Errorf("drop-box: %d requests match %q; there are: %s", len(hits), request, strings.Join(names, ", "))
+		return "", fmt.Errorf("%w: %d requests match %q; there are: %s", ErrRequest, len(hits), request, strings.Join(names, ", "))
 	}
 	return hits[0], nil
 }
@@ -179,15 +198,25 @@ func (b DropBox) WriteStatus(text string) error {
 	return replaceFile(root, "status.txt", []byte(text))
 }
 
+// openHostile opens a regular file, and only the one that it looked at: whoever swaps it in between gains nothing, and a pipe
+// does not hold us up.
 func openHostile(root *os.Root, name string) (*os.File, error) {
-	info, err := root.Lstat(name)
+	looked, err := root.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
+	if !looked.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is no regular file", name)
 	}
-	return root.Open(name)
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := f.Stat()
+	if err != nil || !os.SameFile(looked, opened) {
+		return nil, errors.Join(fmt.Errorf("%s changed while it was opened", name), err, f.Close())
+	}
+	return f, nil
 }
 
 func readHostile(root *os.Root, name string, limit int64) ([]byte, error) {

@@ -15,6 +15,7 @@ import (
 
 	"sluice/internal/hub"
 	"sluice/internal/journal"
+	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
 	"sluice/pkg/quality"
@@ -168,7 +169,7 @@ func (p *Packer) advance(ctx context.Context, job journal.Job) (moved bool, err 
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return false, nil //nolint:nilerr // the stage was told to stop; it goes on where it was
-	case err != nil && refused(err):
+	case err != nil && Refused(err):
 		return true, p.refuse(job, err)
 	case err != nil:
 		return false, p.postpone(job, err)
@@ -249,21 +250,23 @@ func backOff(attempts int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-// refused tells verdicts, which no retry changes, from a busy world.
-func refused(err error) bool {
-	var threshold *mofn.ThresholdError
+// Refused tells verdicts, which no retry changes, from a busy world: only a verdict ends a job, and only a verdict is exit code 3.
+func Refused(err error) bool {
 	var damage *envelope.PayloadError
 	var gate *quality.RejectedError
-	if errors.As(err, &threshold) || errors.As(err, &damage) || errors.As(err, &gate) {
+	if errors.As(err, &damage) || errors.As(err, &gate) {
 		return true
 	}
 	for _, verdict := range []error{
-		ErrInspection, ErrGate, ErrSuperseded, quality.ErrMissingItems, quality.ErrPairing, envelope.ErrFormat, envelope.ErrDigest,
-		mofn.ErrRejected, mofn.ErrSignature, mofn.ErrUnknownPacker, mofn.ErrTooLarge, mofn.ErrNoRule,
+		ErrInspection, ErrGate, ErrSuperseded, quality.ErrMissingItems, quality.ErrPairing,
+		envelope.ErrFormat, envelope.ErrDigest, envelope.ErrVersion, envelope.ErrConflict,
+		mofn.ErrRejected, mofn.ErrThreshold, mofn.ErrSignature, mofn.ErrUnknownPacker, mofn.ErrTooLarge, mofn.ErrNoRule,
+		trust.ErrAudience, trust.ErrExpired, trust.ErrRollback, trust.ErrVoteName,
+		hub.ErrRepoNotFound, hub.ErrRevisionNotFound, hub.ErrMasked, hub.ErrPath,
 	} {
 		if errors.Is(err, verdict) {
 			return true
 		}
 	}
-	return refusedByHub(err)
+	return false
 }

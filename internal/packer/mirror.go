@@ -4,7 +4,6 @@ package packer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -112,9 +111,4 @@ func writeEvidence(dir, name string, b []byte) error {
 		return err
 	}
 	return writeFile(filepath.Join(dir, evidenceDir), name, b)
-}
-
-// refusedByHub tells the answers of the Hub that no retry will change.
-func refusedByHub(err error) bool {
-	return errors.Is(err, hub.ErrRepoNotFound) || errors.Is(err, hub.ErrRevisionNotFound) || errors.Is(err, hub.ErrMasked)
 }

@@ -4,6 +4,7 @@ package packer
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -102,6 +103,13 @@ func orNone(s string) string {
 	return s
 }
 
+var (
+	// ErrConfirm says that the officer did not type the release's words.
+	ErrConfirm = errors.New("packer: not signed: the words are not those of the release")
+	// ErrNoOfficer says that the signing key belongs to nobody who may decide.
+	ErrNoOfficer = errors.New("packer: not signed: the key belongs to no officer of the policy")
+)
+
 // ApproveRequest is one officer's decision about one request.
 type ApproveRequest struct {
 	Box      DropBox
@@ -127,11 +135,11 @@ func Approve(req ApproveRequest) (name string, err error) {
 		return "", err
 	}
 	if strings.TrimSpace(req.Confirm) != Words(env) {
-		return "", fmt.Errorf("not signed: type the first two words of the release id, %q, to confirm; %q was given", Words(env), req.Confirm)
+		return "", fmt.Errorf("%w: type the first two words of the release id that the page shows; %q was given", ErrConfirm, req.Confirm)
 	}
 	officer, group, ok := req.Trust.Policy.OfficerOf(req.Signer.KeyID())
 	if !ok {
-		return "", fmt.Errorf("not signed: key %s belongs to no officer of the policy", req.Signer.KeyID())
+		return "", fmt.Errorf("%w: key %s", ErrNoOfficer, req.Signer.KeyID())
 	}
 	data, err := signApproval(req, env, officer, group)
 	if err != nil {
@@ -139,7 +147,7 @@ func Approve(req ApproveRequest) (name string, err error) {
 	}
 	name = group + "." + officer + ".json"
 	if err := checkOwn(req.Trust, env, envelope.Named{Name: name, Data: data}); err != nil {
-		return "", err
+		return "", fmt.Errorf("packer: internal error: the approval just written is not accepted: %w", err)
 	}
 	return name, req.Box.AddApproval(env.ID, name, data)
 }
@@ -163,16 +171,31 @@ func signApproval(req ApproveRequest, env *envelope.Envelope, officer, group str
 	return d.Marshal()
 }
 
-// checkOwn verifies what was just written with the code that will judge it.
+// checkOwn holds one approval, alone, against the policy: signature, release, role and the name it is filed under. The officer's tool
+// asks it of what it has just written, the packer of what it finds.
 func checkOwn(st *trust.Store, env *envelope.Envelope, n envelope.Named) error {
 	alone := *env
-	alone.Approvals = []envelope.Named{n}
+	alone.Approvals = nil
+	if err := alone.Merge([]envelope.Named{n}); err != nil {
+		return err
+	}
 	prog, err := st.Progress(&alone)
 	if err != nil {
-		return fmt.Errorf("packer: internal error: the approval just written is not accepted: %w", err)
+		return err
 	}
 	if len(prog.Approved)+len(prog.Rejected)+len(prog.Outside) != 1 {
-		return fmt.Errorf("packer: internal error: the approval just written is not counted")
+		return errors.New("its key belongs to no officer of the policy")
+	}
+	vote, err := trust.Vote(n)
+	if err != nil {
+		return err
+	}
+	claim, err := trust.Open(vote.Payload)
+	if err != nil {
+		return err
+	}
+	if want := claim.Role + "." + claim.Officer + ".json"; n.Name != want {
+		return fmt.Errorf("%w: it belongs into %s", trust.ErrVoteName, want)
 	}
 	return nil
 }

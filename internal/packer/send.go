@@ -151,7 +151,7 @@ func receiverKey(st *trust.Store, name string) ([]byte, error) {
 	return nil, fmt.Errorf("link.receiver: the trust object knows no receiver %q", name)
 }
 
-// payloadReader reads the files of a release as one object: the payload of the link. One file is open at a time and a hint, so that
+// payloadReader reads the files of a release as one object: the payload of the link. The files read last stay open, so that
 // sequential and slab reads are cheap.
 type payloadReader struct {
 	root   *os.Root

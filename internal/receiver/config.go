@@ -81,6 +81,12 @@ type S3Registry struct {
 	AccessKeyFile string `yaml:"access_key_file"`
 	SecretKeyFile string `yaml:"secret_key_file"`
 	CAFile        string `yaml:"ca_file"`
+	// CreateBucket makes the bucket, versioned and object-locked, when it is not there.
+	CreateBucket bool `yaml:"create_bucket"`
+	// AllowForgedTrailer publishes to a server although it stores writes whose signature is forged, for anybody who knows an
+	// access key's name (CVE-2026-41145: MinIO up to its last release). What such a bucket holds proves nothing by itself:
+	// verify at use.
+	AllowForgedTrailer bool `yaml:"allow_forged_trailer"`
 }
 
 // Limits bound what one release, and all open ones together, may claim.

@@ -29,8 +29,13 @@ type Target interface {
 
 // OpenRegistry opens the target that the configuration names. The caller closes it.
 func OpenRegistry(cfg Config) (Target, error) {
+	opt := registry.Options{Receiver: cfg.Receiver}
 	if d := cfg.Registry.Directory; d != nil {
-		return registry.NewDirectory(d.Path, registry.Options{Receiver: cfg.Receiver})
+		reg, err := registry.NewDirectory(d.Path, opt)
+		if err != nil {
+			return nil, err // not a typed nil
+		}
+		return reg, nil
 	}
 	s := cfg.Registry.S3
 	access, err := readSecret(s.AccessKeyFile)
@@ -41,10 +46,18 @@ func OpenRegistry(cfg Config) (Target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry.s3.secret_key_file: %w", err)
 	}
-	return registry.NewS3(registry.S3Config{
-		Endpoint: s.Endpoint, Bucket: s.Bucket, Region: s.Region, AccessKey: access,
-		SecretKey: secret, CAFile: s.CAFile, StateDir: cfg.State + "/s3", Options: registry.Options{Receiver: cfg.Receiver},
+	uploads := cfg.State + "/s3"
+	if err := os.MkdirAll(uploads, 0o700); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	reg, err := registry.NewS3(registry.S3Config{
+		Endpoint: s.Endpoint, Bucket: s.Bucket, Region: s.Region, AccessKey: access, SecretKey: secret, CAFile: s.CAFile,
+		CreateBucket: s.CreateBucket, AllowForgedTrailer: s.AllowForgedTrailer, StateDir: uploads, Options: opt,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return reg, nil
 }
 
 // readSecret reads a secret's file: its first line.

@@ -17,7 +17,7 @@ func (o *Object) settleSpan(sbn int) {
 	if o.counts.spanLost[sbn] != 0 || o.spans[sbn] != spanOpen {
 		return
 	}
-	if false {
+	if o.decoding != none && o.decoding/o.counts.slabs == sbn {
 		return
 	}
 	o.spans[sbn] = spanQueued

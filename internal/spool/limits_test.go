@@ -73,7 +73,7 @@ func TestRepairMemory(t *testing.T) {
 	before, total := heap(), allocated()
 	w.put(o, w.rows(0, 64)...)
 	w.flush(o)
-	if n := allocated() - total; n > 30<<20 {
+	if n := allocated() - total; n > 30<<20 && !raceDetector { // under which pools forget on purpose
 		t.Errorf("%d bytes were allocated to repair one slab", n)
 	}
 	w.wait(o)

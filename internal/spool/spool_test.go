@@ -3,6 +3,7 @@
 package spool_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -195,6 +196,7 @@ func TestLateSymbolsDuringRepair(t *testing.T) {
 		if p := o.Progress(); p.SpansComplete != 1 {
 			t.Fatalf("%+v", p)
 		}
+		checkStart(t, w, 64*1408)
 		if err := o.Forget(0, 64*1408); err != nil {
 			t.Fatal(err)
 		}
@@ -202,6 +204,34 @@ func TestLateSymbolsDuringRepair(t *testing.T) {
 	w.put(o, w.source...)
 	w.wait(o)
 	w.check()
+}
+
+// checkStart compares the first n bytes of the first file.
+func checkStart(t *testing.T, w *world, n int) {
+	t.Helper()
+	f, err := w.root.Open(w.files[0].Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got := make([]byte, n)
+	if _, err := f.ReadAt(got, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, w.object[:n]) {
+		t.Fatalf("wrong bytes from %d on", firstDifference(got, w.object[:n]))
+	}
+}
+
+// TestDuplicateWhileStaged: a symbol that waits in the window is held, too.
+func TestDuplicateWhileStaged(t *testing.T) {
+	w := newWorld(t, 0, 100, 4, 100*192*4)
+	o := w.open()
+	for i, want := range []spool.Outcome{spool.Stored, spool.Duplicate, spool.Duplicate} {
+		if got, err := o.Put(0, 5, w.source[5].data); got != want || err != nil {
+			t.Errorf("time %d: %v (%v), want %v", i+1, got, err, want)
+		}
+	}
 }
 
 func TestEmptyObject(t *testing.T) {

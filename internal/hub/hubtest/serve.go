@@ -202,10 +202,12 @@ func (s *Server) serveResolve(w http.ResponseWriter, r *http.Request, p string) 
 		fail(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
 		return
 	}
-	s.redirect(w, name, c, f)
+	s.redirect(w, r, name, c, f)
 }
 
-func (s *Server) redirect(w http.ResponseWriter, name string, c *commit, f *file) {
+// redirect leads to the bytes: by a relative Location for small files, by an absolute one for LFS files. Clients follow the
+// first in a HEAD and stop at the second, whose headers tell all.
+func (s *Server) redirect(w http.ResponseWriter, r *http.Request, name string, c *commit, f *file) {
 	h := w.Header()
 	h.Set("Accept-Ranges", "bytes")
 	h.Set("Cache-Control", "no-cache, no-transform")
@@ -222,7 +224,11 @@ func (s *Server) redirect(w http.ResponseWriter, name string, c *commit, f *file
 	h.Set("X-Linked-Etag", f.etag())
 	h.Set("X-Linked-Size", strconv.FormatInt(f.size, 10))
 	h.Set("ETag", `"`+f.oid()+`"`)
-	h.Set("Location", s.CDN+"/cdn/"+s.target(name, c, f)+"?"+s.sign(s.target(name, c, f), expires))
+	cdn := s.CDN
+	if cdn == "" {
+		cdn = "http://" + r.Host
+	}
+	h.Set("Location", cdn+"/cdn/"+s.target(name, c, f)+"?"+s.sign(s.target(name, c, f), expires))
 	w.WriteHeader(http.StatusFound)
 }
 
@@ -292,10 +298,15 @@ func (s *Server) serveCDN(w http.ResponseWriter, r *http.Request, target string)
 		http.Error(w, "Access denied", http.StatusForbidden)
 		return
 	}
-	_, f := s.locate(target)
+	c, f := s.locate(target)
 	if f == nil {
 		http.NotFound(w, r)
 		return
+	}
+	if s.CDN == "" { // clients follow a HEAD's redirects on one host and look for these at its end
+		w.Header().Set("X-Repo-Commit", c.id)
+		w.Header().Set("X-Linked-Etag", f.etag())
+		w.Header().Set("X-Linked-Size", strconv.FormatInt(f.size, 10))
 	}
 	if s.answered(w, AtCDN, f.path) {
 		return

@@ -24,7 +24,7 @@ import (
 type Server struct {
 	PageSize int    // entries a page of a tree; default 1000, as the Hub
 	LFSSize  int64  // files of at least so many bytes are LFS; default 1 MiB
-	CDN      string // scheme://host of the server behind LFS redirects; default: this server, by a relative Location
+	CDN      string // scheme://host of the server behind LFS redirects; default: this server itself
 	Token    string // when set, every request to the Hub's own paths must carry it
 
 	secret [32]byte // signs CDN URLs

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package integration_test
+
+import (
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/integration/lab"
+	"sluice/pkg/envelope"
+)
+
+// killRate leaves time between the kills, and makes what arrives while the receiver is down small beside the socket's buffer.
+const killRate = "100Mbit"
+
+// downtime is an eighth of a pass: two of them lose more than the 10 % that its repair symbols give back.
+const downtime = 350 * time.Millisecond
+
+// socketBuffer holds what arrives at killRate in more than a second, with what the kernel books for each datagram.
+const socketBuffer = 64 << 20
+
+func TestReceiverKilledInheritedSocket(t *testing.T) {
+	s := newSite(t)
+	socket, addr := heldSocket(t)
+	must(t, s.HighConfig(addr, ""))
+	start := func() *lab.Daemon {
+		d, err := s.StartActivated("high.yaml", socket)
+		return up(t, s, d, err)
+	}
+	dir, env := sealed(t, s, 1, 32*mib, 2)
+	d := killTwice(t, s, start, 0, background(t, s, "bastion-packer", s.SendArgs(dir, addr, killRate, 1)...), env)
+	err := s.WaitState(t.Context(), d, env.ID.String(), "PUBLISHED", 10*time.Second)
+	if err != nil {
+		t.Fatalf("one pass was not enough although the socket was never closed: %v; %+v", err, received(t, s, env))
+	}
+	checkKilled(t, s, d, dir, env)
+}
+
+func TestReceiverKilledOwnSocket(t *testing.T) {
+	s := newSite(t)
+	addr := listening(t, s)
+	start := func() *lab.Daemon { return receive(t, s) }
+	dir, env := sealed(t, s, 1, 32*mib, 2)
+	d := killTwice(t, s, start, downtime, background(t, s, "bastion-packer", s.SendArgs(dir, addr, killRate, 1)...), env)
+	if received(t, s, env).State != "RECEIVING" {
+		t.Error("complete after one pass although nobody listened for a while: this test proved nothing")
+	}
+	for pass := 2; received(t, s, env).State == "RECEIVING"; pass++ {
+		if pass > 3 {
+			t.Fatalf("not complete after two heal passes: %+v", received(t, s, env))
+		}
+		t.Logf("heal pass %d: %d of %d symbols are there", pass, received(t, s, env).Have, received(t, s, env).Symbols)
+		call(t, s, "bastion-packer", s.SendArgs(dir, addr, killRate, pass)...)
+		settled(t, s, d, env)
+	}
+	published(t, s, d, env)
+	checkKilled(t, s, d, dir, env)
+}
+
+// settled waits until the receiver has repaired what a pass allowed: the state moves on, or the pass is over and nothing changes.
+func settled(t *testing.T, s *lab.Site, d *lab.Daemon, env *envelope.Envelope) {
+	t.Helper()
+	const still = 20 // looks, 50 ms apart
+	last, same := int64(-1), 0
+	must(t, lab.WaitFor(t.Context(), 20*time.Second, "the end of the pass", func() (bool, error) {
+		r, err := s.Release(t.Context(), env.ID.String())
+		if err != nil || r == nil {
+			return false, d.Died()
+		}
+		if same++; r.Have != last {
+			last, same = r.Have, 0
+		}
+		return r.State != "RECEIVING" || same >= still, nil
+	}))
+}
+
+// killTwice kills the receiver at about 30 % and 70 % of a pass and starts it again on the same state, after it was down for a while.
+func killTwice(t *testing.T, s *lab.Site, start func() *lab.Daemon, down time.Duration, pass <-chan error, env *envelope.Envelope) *lab.Daemon {
+	t.Helper()
+	d := start()
+	for _, share := range []float64{0.3, 0.7} {
+		waitShare(t, s, d, env, share)
+		before := received(t, s, env)
+		d.Kill()
+		<-time.After(down)
+		began := time.Now()
+		d = start()
+		t.Logf("killed at %d of %d symbols, up again after %s", before.Have, before.Symbols, time.Since(began).Round(time.Millisecond))
+		if after := received(t, s, env); after.State == "RECEIVING" && after.Have < before.Have-window {
+			t.Errorf("the kill took back %d symbols; the window holds %d", before.Have-after.Have, window)
+		}
+	}
+	must(t, <-pass)
+	settled(t, s, d, env)
+	return d
+}
+
+// window is what a kill may take: 1 MiB of symbols (internal/spool), and one more that was being written.
+const window = mib/1408 + 1
+
+func checkKilled(t *testing.T, s *lab.Site, d *lab.Daemon, dir string, env *envelope.Envelope) {
+	t.Helper()
+	samePublished(t, s, dir, env)
+	trail := actions(t, s, env)
+	for _, once := range []string{"accepted", "received", "published"} {
+		if n := countOf(trail, once); n != 1 {
+			t.Errorf("%q stands %d times in the audit trail: %q", once, n, trail)
+		}
+	}
+	if n := strings.Count(string(readAll(t, d.Log)), "reception resumed"); n != 2 {
+		t.Errorf("the log shows %d resumptions, want 2", n)
+	}
+	stop(t, d)
+	clean(t, s)
+}
+
+func countOf(list []string, what string) (n int) {
+	for _, s := range list {
+		if s == what {
+			n++
+		}
+	}
+	return n
+}
+
+// heldSocket binds the UDP socket as systemd does for a .socket unit, and keeps it. It needs a buffer that only root may set, or that
+// net.core.rmem_max allows.
+func heldSocket(t *testing.T) (*os.File, string) {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	defer conn.Close()
+	file, err := conn.File()
+	must(t, err)
+	t.Cleanup(func() { _ = file.Close() })
+	raw, err := file.SyscallConn()
+	must(t, err)
+	var got int
+	must(t, raw.Control(func(fd uintptr) {
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer) != nil {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer) // what rmem_max allows
+		}
+		got, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
+	}))
+	must(t, err)
+	if got < socketBuffer {
+		t.Skipf("SKIPPED: the kernel gives a socket buffer of %d bytes, %d are needed: run as root, or raise net.core.rmem_max", got, socketBuffer)
+	}
+	return file, conn.LocalAddr().String()
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package integration_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"sluice/integration/lab"
+)
+
+// TestNothingComesBack sends a release between two network namespaces, and lets the kernel count what tries to go the other way.
+func TestNothingComesBack(t *testing.T) {
+	s := newSite(t)
+	diode, err := lab.NewDiode(t.Context())
+	if errors.Is(err, lab.ErrNoDiode) {
+		t.Skipf("SKIPPED: %v. It needs root, ip, sysctl and nft (apt-get install nftables iproute2)", err)
+	}
+	must(t, err)
+	t.Cleanup(func() { _ = diode.Close(context.WithoutCancel(t.Context())) })
+
+	addr := lab.DiodeHigh + ":4710"
+	must(t, s.HighConfig(addr, ""))
+	d, err := s.Start("diode-receiver", nil, nil, "ip", "netns", "exec", diode.High, filepath.Join(s.Bin, "diode-receiver"), "run", "--config", s.Path("high.yaml"))
+	d = up(t, s, d, err)
+	dir, env := sealed(t, s, 1, 16*mib, 2)
+	inside(t, diode.Low, slices.Concat([]string{filepath.Join(s.Bin, "bastion-packer")}, s.SendArgs(dir, addr, "300Mbit", 1))...)
+	published(t, s, d, env)
+	samePublished(t, s, dir, env)
+	checkSockets(t, d.PID(), s.Path("high.sock"))
+	stop(t, d)
+	wantCounters(t, diode, 0, 0)
+
+	t.Log("the counters count: a datagram sent back on purpose is seen, and stopped")
+	must(t, diode.LetOut(t.Context()))
+	inside(t, diode.High, "bash", "-c", "echo back >/dev/udp/"+lab.DiodeLow+"/4711")
+	wantCounters(t, diode, 1, 0)
+}
+
+func wantCounters(t *testing.T, diode *lab.Diode, tried, back int64) {
+	t.Helper()
+	gotTried, gotBack, err := diode.Counters(t.Context())
+	must(t, err)
+	if gotTried != tried || gotBack != back {
+		t.Errorf("%d packets tried to leave the high side and %d came back; want %d and %d", gotTried, gotBack, tried, back)
+	}
+}
+
+func inside(t *testing.T, namespace string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "ip", slices.Concat([]string{"netns", "exec", namespace}, args)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("in %s: %v\n%s", namespace, err, lab.LastLines(string(out), 8))
+	}
+}
+
+// TestReceiverSockets looks at what the receiver's process has open after a transfer, where there are no namespaces.
+func TestReceiverSockets(t *testing.T) {
+	s := newSite(t)
+	addr := listening(t, s)
+	d := receive(t, s)
+	dir, env := sealed(t, s, 1, 8*mib, 2)
+	call(t, s, "bastion-packer", s.SendArgs(dir, addr, "300Mbit", 1)...)
+	published(t, s, d, env)
+	checkSockets(t, d.PID(), s.Path("high.sock"))
+}
+
+var socketLink = regexp.MustCompile(`^socket:\[(\d+)\]$`)
+
+// checkSockets wants exactly one UDP socket, and beside it only unix sockets of the admin address.
+func checkSockets(t *testing.T, pid int, admin string) {
+	t.Helper()
+	kinds := map[string]string{}
+	for _, table := range []string{"udp", "udp6", "udplite", "udplite6", "tcp", "tcp6", "raw", "raw6", "icmp", "icmp6", "packet", "netlink", "unix"} {
+		for inode, line := range netTable(t, pid, table) {
+			kinds[inode] = table + "\t" + line
+		}
+	}
+	count := map[string]int{}
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	must(t, err)
+	for _, fd := range fds {
+		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, fd.Name()))
+		m := socketLink.FindStringSubmatch(target)
+		if err != nil || m == nil {
+			continue // closed meanwhile, or no socket
+		}
+		table, line, _ := strings.Cut(kinds[m[1]], "\t")
+		count[table]++
+		if table != "udp" && (table != "unix" || !strings.Contains(line, admin)) {
+			t.Errorf("descriptor %s is a socket that nobody asked for: %q %s", fd.Name(), table, line)
+		}
+	}
+	if count["udp"] != 1 || count["unix"] < 1 {
+		t.Errorf("sockets %v: want one UDP socket and the admin socket", count)
+	}
+}
+
+// netTable gives the lines of a table of /proc/<pid>/net by inode. Where the inode stands depends on the table.
+func netTable(t *testing.T, pid int, table string) map[string]string {
+	t.Helper()
+	column := map[string]int{"unix": 6, "packet": 8, "netlink": 9}
+	at, special := column[table]
+	if !special {
+		at = 9
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // not in this kernel
+	}
+	must(t, err)
+	lines := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > at && f[at] != "0" {
+			lines[f[at]] = strings.TrimSpace(line)
+		}
+	}
+	return lines
+}
