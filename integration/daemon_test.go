@@ -25,8 +25,8 @@ func TestWrongConfiguration(t *testing.T) {
 		name, old, new string
 		words          []string
 	}{
-		{"unknown key", "\nlink:", "\nretian: 5m\nlink:", []string{"high.yaml", "retian"}},
-		{"unknown key below", "receive_buffer:", "recieve_buffer:", []string{"high.yaml", "recieve_buffer"}},
+		{"unknown key", "\nlink:", "\nretian: 5m\nlink:", []string{"wrong.yaml:7", "retian", "retain"}},
+		{"unknown key below", "receive_buffer:", "recieve_buffer:", []string{"wrong.yaml:7", "recieve_buffer", "receive_buffer"}},
 		{"wrong fingerprint", s.Fingerprint, wrong, []string{s.Path("trust.json"), s.Fingerprint, wrong, "paper record"}},
 		{"no fingerprint", "fingerprint: " + s.Fingerprint, "fingerprint: ''", []string{"trust.fingerprint", "64 hex digits"}},
 		{"key of somebody else", "/keys/" + lab.Receiver + ",", "/keys/link,", []string{"keys.hpke", "/keys/link"}},

@@ -22,7 +22,7 @@ func PAE(payloadType string, payload []byte) []byte { return pae(payloadType, pa
 
 func SplitPAE(message []byte) (string, []byte, bool) { return splitPAE(message) }
 
-func LowOrderPoints() []string { return lowOrderPoints[:] }
+func LowOrderPoints() []string { return lowOrderPoints() }
 
 func CheckPoint(public []byte) error { return checkPoint(public) }
 

@@ -145,6 +145,7 @@ func derivePublic(suite Suite, secret []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: secret of suite %s has %d bytes, not %d", ErrKey, suite, len(secret), size)
 	}
 	switch suite {
+	case SuiteH1:
 	case SuiteLink:
 		return ed25519.NewKeyFromSeed(secret)[ed25519.SeedSize:], nil
 	case SuiteXWing:

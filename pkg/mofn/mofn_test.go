@@ -77,52 +77,78 @@ func checkOutcome(t *testing.T, c verifyCase, a mofn.Approval, err error) {
 
 func advisoryCases() []verifyCase {
 	return []verifyCase{
-		{name: "T1 python-tuf GHSA-pwqf-9h7j-7mv8: signatures of one keyid counted repeatedly", want: mofn.ErrDuplicate,
-			spoil: func(s *scenario) { s.votes = s.votes[:1]; s.vote("alice", "security", nil) }},
-		{name: "T3 python-tuf 1091: one key filed under a second keyid", want: mofn.ErrPolicy, words: "not its own",
+		{
+			name: "T1 python-tuf GHSA-pwqf-9h7j-7mv8: signatures of one keyid counted repeatedly", want: mofn.ErrDuplicate,
+			spoil: func(s *scenario) { s.votes = s.votes[:1]; s.vote("alice", "security", nil) },
+		},
+		{
+			name: "T3 python-tuf 1091: one key filed under a second keyid", want: mofn.ErrPolicy, words: "not its own",
 			spoil: func(s *scenario) {
 				twin := trustKey(s.ring["alice"], "twin")
 				twin.ID = sha256.Sum256([]byte("another id"))
 				s.keys = append(s.keys, twin)
-			}},
-		{name: "T4 tough CVE-2020-15093: one signature twice in a signature list", want: mofn.ErrTooMany,
+			},
+		},
+		{
+			name: "T4 tough CVE-2020-15093: one signature twice in a signature list", want: mofn.ErrTooMany,
 			spoil: func(s *scenario) {
 				s.votes = s.votes[:1]
 				s.votes[0].Signatures = append(s.votes[0].Signatures, s.votes[0].Signatures[0])
-			}},
-		{name: "T5 rust-tuf 283, tiup 235, php-tuf 154: the same bytes under another name", want: mofn.ErrDuplicate,
-			spoil: func(s *scenario) { s.votes[1] = s.votes[0]; s.votes[1].Name = "security.bob.json" }},
-		{name: "T6 go-tuf GHSA-3633-5h82-39pq: keyid of another key is believed", want: mofn.ErrSignature,
+			},
+		},
+		{
+			name: "T5 rust-tuf 283, tiup 235, php-tuf 154: the same bytes under another name", want: mofn.ErrDuplicate,
+			spoil: func(s *scenario) { s.votes[1] = s.votes[0]; s.votes[1].Name = "security.bob.json" },
+		},
+		{
+			name: "T6 go-tuf GHSA-3633-5h82-39pq: keyid of another key is believed", want: mofn.ErrSignature,
 			spoil: func(s *scenario) {
 				s.votes[1] = s.votes[0]
 				s.votes[1].Signatures = []mofn.Signature{{KeyID: s.ring.id("bob"), Sig: s.votes[0].Signatures[0].Sig}}
-			}},
-		{name: "T7 go-tuf CVE-2026-23992: threshold zero", want: mofn.ErrPolicy, words: "threshold 0 is below 1",
-			spoil: func(s *scenario) { s.replace("security 2 alice", "security 0 alice") }},
-		{name: "T7 go-tuf GHSA-fphv-w9fq-2525: negative threshold", want: mofn.ErrPolicy, words: "threshold -1 is below 1",
-			spoil: func(s *scenario) { s.replace("security 2 alice", "security -1 alice") }},
-		{name: "T8 go-tuf PR 733: one public key registered as two key types", want: mofn.ErrPolicy, words: "does not sign statements",
+			},
+		},
+		{
+			name: "T7 go-tuf CVE-2026-23992: threshold zero", want: mofn.ErrPolicy, words: "threshold 0 is below 1",
+			spoil: func(s *scenario) { s.replace("security 2 alice", "security 0 alice") },
+		},
+		{
+			name: "T7 go-tuf GHSA-fphv-w9fq-2525: negative threshold", want: mofn.ErrPolicy, words: "threshold -1 is below 1",
+			spoil: func(s *scenario) { s.replace("security 2 alice", "security -1 alice") },
+		},
+		{
+			name: "T8 go-tuf PR 733: one public key registered as two key types", want: mofn.ErrPolicy, words: "does not sign statements",
 			spoil: func(s *scenario) {
 				k := s.ring["alice"].Public().Bytes()
 				s.keys = append(s.keys, mofn.TrustKey{ID: mofn.NewKeyID("H2", k), Suite: "H2", Public: k})
-			}},
-		{name: "T9 tough CVE-2026-6966: duplicate meets the threshold of a group below", want: mofn.ErrDuplicate,
-			spoil: func(s *scenario) { s.replace("quality  any", "quality  2"); s.vote("dave", "quality", nil) }},
-		{name: "T10 sigstore-go 471: one authority counts as several", want: mofn.ErrDuplicate, words: "officer alice approves twice",
+			},
+		},
+		{
+			name: "T9 tough CVE-2026-6966: duplicate meets the threshold of a group below", want: mofn.ErrDuplicate,
+			spoil: func(s *scenario) { s.replace("quality  any", "quality  2"); s.vote("dave", "quality", nil) },
+		},
+		{
+			name: "T10 sigstore-go 471: one authority counts as several", want: mofn.ErrDuplicate, words: "officer alice approves twice",
 			spoil: func(s *scenario) {
 				s.votes = s.votes[:1]
 				s.vote("alice2", "security", nil)
 				s.vote("dave", "quality", nil)
-			}},
-		{name: "T11 go-securesystemslib dsse: one key under two keyids meets threshold two", want: mofn.ErrThreshold, need: 2, have: 1,
+			},
+		},
+		{
+			name: "T11 go-securesystemslib dsse: one key under two keyids meets threshold two", want: mofn.ErrThreshold, need: 2, have: 1,
 			spoil: func(s *scenario) {
 				s.votes[1] = s.votes[0]
 				s.votes[1].Signatures = []mofn.Signature{{KeyID: strings.Repeat("ab", 32), Sig: s.votes[0].Signatures[0].Sig}}
-			}},
-		{name: "T11 go-securesystemslib dsse: keys share the empty keyid", want: mofn.ErrSignature, words: "0 characters",
-			spoil: func(s *scenario) { s.votes[1].Signatures[0].KeyID = "" }},
-		{name: "T12 DSSE reference: one key recognised as two signers", want: mofn.ErrPolicy, words: "is used on line 2 already",
-			spoil: func(s *scenario) { s.replace("officer bob   key "+s.ring.id("bob"), "officer bob key @alice") }},
+			},
+		},
+		{
+			name: "T11 go-securesystemslib dsse: keys share the empty keyid", want: mofn.ErrSignature, words: "0 characters",
+			spoil: func(s *scenario) { s.votes[1].Signatures[0].KeyID = "" },
+		},
+		{
+			name: "T12 DSSE reference: one key recognised as two signers", want: mofn.ErrPolicy, words: "is used on line 2 already",
+			spoil: func(s *scenario) { s.replace("officer bob   key "+s.ring.id("bob"), "officer bob key @alice") },
+		},
 	}
 }
 
@@ -142,14 +168,20 @@ func countingCases() []verifyCase {
 		{name: "no approvals", want: mofn.ErrThreshold, need: 2, spoil: func(s *scenario) { s.votes = nil }},
 		{name: "all: one group is not met", want: mofn.ErrThreshold, need: 2, have: 1, words: "1 more of security: alice or carol", spoil: drop("alice")},
 		{name: "all: the other group is not met", want: mofn.ErrThreshold, need: 2, have: 1, words: "1 more of quality: dave or erin", spoil: drop("dave")},
-		{name: "many of one group do not make up for the other", want: mofn.ErrThreshold, need: 2, have: 1,
-			spoil: func(s *scenario) { drop("dave")(s); s.vote("carol", "security", nil) }},
+		{
+			name: "many of one group do not make up for the other", want: mofn.ErrThreshold, need: 2, have: 1,
+			spoil: func(s *scenario) { drop("dave")(s); s.vote("carol", "security", nil) },
+		},
 		{name: "any: one group of two is enough", spoil: func(s *scenario) { s.replace("release  all", "release any"); drop("dave")(s) }},
-		{name: "any: none is not enough", want: mofn.ErrThreshold, need: 1, words: "1 more of the groups of release",
-			spoil: func(s *scenario) { s.replace("release  all", "release any"); drop("dave", "bob")(s) }},
+		{
+			name: "any: none is not enough", want: mofn.ErrThreshold, need: 1, words: "1 more of the groups of release",
+			spoil: func(s *scenario) { s.replace("release  all", "release any"); drop("dave", "bob")(s) },
+		},
 		{name: "k of groups: two of three", spoil: func(s *scenario) { s.replace("release  all security", "release 2 extra security"); s.nest() }},
-		{name: "k of groups: three of three are not there", want: mofn.ErrThreshold, need: 3, have: 2,
-			spoil: func(s *scenario) { s.replace("release  all security", "release 3 extra security"); s.nest() }},
+		{
+			name: "k of groups: three of three are not there", want: mofn.ErrThreshold, need: 3, have: 2,
+			spoil: func(s *scenario) { s.replace("release  all security", "release 3 extra security"); s.nest() },
+		},
 		{name: "groups three deep", spoil: func(s *scenario) {
 			s.add("group top all release")
 			s.replace("models/*   quorum release", "models/* quorum top")
@@ -159,11 +191,15 @@ func countingCases() []verifyCase {
 			s.replace("models/*   quorum release", "models/* quorum top")
 			drop("bob")(s)
 		}},
-		{name: "an officer of another group does not count", want: mofn.ErrThreshold, need: 2, have: 1,
-			spoil: func(s *scenario) { drop("bob")(s); s.vote("frank", "audit", nil) }},
+		{
+			name: "an officer of another group does not count", want: mofn.ErrThreshold, need: 2, have: 1,
+			spoil: func(s *scenario) { drop("bob")(s); s.vote("frank", "audit", nil) },
+		},
 		{name: "an officer of another group does no harm", spoil: func(s *scenario) { s.vote("frank", "audit", nil) }},
-		{name: "unknown key does not count and is not tried", want: mofn.ErrThreshold, need: 2, have: 1, words: "1 by keys that are not enrolled",
-			spoil: func(s *scenario) { drop("bob")(s); s.voteAs("mallory", "bob", "security", "security", nil) }},
+		{
+			name: "unknown key does not count and is not tried", want: mofn.ErrThreshold, need: 2, have: 1, words: "1 by keys that are not enrolled",
+			spoil: func(s *scenario) { drop("bob")(s); s.voteAs("mallory", "bob", "security", "security", nil) },
+		},
 		{name: "unknown key does no harm", spoil: func(s *scenario) { s.voteAs("mallory", "bob", "security", "security", nil) }},
 		{name: "unknown key with a broken signature does no harm", spoil: func(s *scenario) {
 			s.voteAs("mallory", "bob", "security", "security", nil)
@@ -223,8 +259,10 @@ func signatureCases() []verifyCase {
 		{name: "ML-DSA half stripped", want: mofn.ErrSignature, spoil: func(s *scenario) { *sig(s, 1) = (*sig(s, 1))[3309:] }},
 		{name: "ML-DSA half zeroed", want: mofn.ErrSignature, spoil: func(s *scenario) { clear((*sig(s, 1))[:3309]) }},
 		{name: "Ed25519 half zeroed", want: mofn.ErrSignature, spoil: func(s *scenario) { clear((*sig(s, 1))[3309:]) }},
-		{name: "halves in the wrong order", want: mofn.ErrSignature,
-			spoil: func(s *scenario) { *sig(s, 1) = append(slices.Clone((*sig(s, 1))[3309:]), (*sig(s, 1))[:3309]...) }},
+		{
+			name: "halves in the wrong order", want: mofn.ErrSignature,
+			spoil: func(s *scenario) { *sig(s, 1) = append(slices.Clone((*sig(s, 1))[3309:]), (*sig(s, 1))[:3309]...) },
+		},
 		{name: "Ed25519 half of another officer", want: mofn.ErrSignature, spoil: func(s *scenario) {
 			other := sign(s.t, s.ring["carol"], "security", s.votes[1].Message)
 			*sig(s, 1) = spliced(*sig(s, 1), other)
@@ -240,22 +278,38 @@ func signatureCases() []verifyCase {
 		{name: "trailing byte", want: mofn.ErrSignature, spoil: func(s *scenario) { *sig(s, 1) = append(*sig(s, 1), 0) }},
 		{name: "no signature bytes", want: mofn.ErrSignature, spoil: func(s *scenario) { *sig(s, 1) = nil }},
 		{name: "no signature at all", want: mofn.ErrTooMany, spoil: func(s *scenario) { s.votes[1].Signatures = nil }},
-		{name: "role confusion: quality signs as security", want: mofn.ErrSignature,
-			spoil: func(s *scenario) { s.votes = s.votes[:1]; s.voteAs("dave", "dave", "security", "security", nil) }},
-		{name: "role confusion: claim in another role than the signature", want: mofn.ErrClaim,
-			spoil: func(s *scenario) { s.votes = s.votes[:1]; s.voteAs("bob", "bob", "quality", "security", nil) }},
-		{name: "role confusion: signed as root", want: mofn.ErrSignature,
-			spoil: func(s *scenario) { s.votes = s.votes[:1]; s.voteAs("bob", "bob", "security", mofn.RoleRoot, nil) }},
-		{name: "role confusion: a packer approves", want: mofn.ErrSignature, words: "may not approve",
-			spoil: func(s *scenario) { s.voteAs("packer2", "packer", "security", "security", nil) }},
-		{name: "an officer of no group approves", want: mofn.ErrSignature, words: "may not approve",
-			spoil: func(s *scenario) { s.voteAs("gina", "gina", "security", "security", nil) }},
-		{name: "bad signature outside the quorum refuses too", want: mofn.ErrSignature, words: "frank",
-			spoil: func(s *scenario) { s.vote("frank", "audit", nil); (*sig(s, 3))[0] ^= 1 }},
-		{name: "key id in upper case", want: mofn.ErrSignature,
-			spoil: func(s *scenario) { k := &s.votes[1].Signatures[0].KeyID; *k = strings.ToUpper(*k) }},
-		{name: "payload swapped under a good signature", want: mofn.ErrSignature, words: "not what was signed",
-			spoil: func(s *scenario) { s.votes[1].Payload = s.votes[0].Payload }},
+		{
+			name: "role confusion: quality signs as security", want: mofn.ErrSignature,
+			spoil: func(s *scenario) { s.votes = s.votes[:1]; s.voteAs("dave", "dave", "security", "security", nil) },
+		},
+		{
+			name: "role confusion: claim in another role than the signature", want: mofn.ErrClaim,
+			spoil: func(s *scenario) { s.votes = s.votes[:1]; s.voteAs("bob", "bob", "quality", "security", nil) },
+		},
+		{
+			name: "role confusion: signed as root", want: mofn.ErrSignature,
+			spoil: func(s *scenario) { s.votes = s.votes[:1]; s.voteAs("bob", "bob", "security", mofn.RoleRoot, nil) },
+		},
+		{
+			name: "role confusion: a packer approves", want: mofn.ErrSignature, words: "may not approve",
+			spoil: func(s *scenario) { s.voteAs("packer2", "packer", "security", "security", nil) },
+		},
+		{
+			name: "an officer of no group approves", want: mofn.ErrSignature, words: "may not approve",
+			spoil: func(s *scenario) { s.voteAs("gina", "gina", "security", "security", nil) },
+		},
+		{
+			name: "bad signature outside the quorum refuses too", want: mofn.ErrSignature, words: "frank",
+			spoil: func(s *scenario) { s.vote("frank", "audit", nil); (*sig(s, 3))[0] ^= 1 },
+		},
+		{
+			name: "key id in upper case", want: mofn.ErrSignature,
+			spoil: func(s *scenario) { k := &s.votes[1].Signatures[0].KeyID; *k = strings.ToUpper(*k) },
+		},
+		{
+			name: "payload swapped under a good signature", want: mofn.ErrSignature, words: "not what was signed",
+			spoil: func(s *scenario) { s.votes[1].Payload = s.votes[0].Payload },
+		},
 		{name: "signed without the pre-authentication encoding", want: mofn.ErrSignature, words: "not what was signed", spoil: func(s *scenario) {
 			v := &s.votes[1]
 			v.Message = v.Payload

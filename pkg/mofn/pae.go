@@ -35,7 +35,7 @@ func splitPAE(message []byte) (payloadType string, payload []byte, ok bool) {
 // cutCounted reads "<decimal length> SP <that many bytes>".
 func cutCounted(b []byte) (field, rest []byte, ok bool) {
 	const digits = 19 // of the largest int64; a longer count cannot be the length of anything
-	head, rest, ok := bytes.Cut(b[:min(len(b), digits+1)], []byte(" "))
+	head, _, ok := bytes.Cut(b[:min(len(b), digits+1)], []byte(" "))
 	if !ok {
 		return nil, nil, false
 	}

@@ -27,7 +27,7 @@ const (
 )
 
 // checkedWords are what an officer can say to have checked (envelope.md section 7), sorted.
-var checkedWords = [...]string{"bytes", "gate", "inspection", "manifest"}
+func checkedWords() []string { return []string{"bytes", "gate", "inspection", "manifest"} }
 
 // statement is one line of the policy, without its comment.
 type statement struct {
@@ -111,7 +111,7 @@ func (p *parser) enrol(keys []TrustKey) {
 
 // read goes over the text once for each kind of line, so that officers may stand anywhere.
 func (p *parser) read(all []statement) {
-	rules := 0
+	var rules int
 	pass := func(word string, line func(statement)) (n int) {
 		for _, s := range all {
 			if s.words[0] == word {
@@ -138,7 +138,7 @@ func (p *parser) read(all []statement) {
 	}
 }
 
-// officer <name> key <key id> [key <key id> ...]
+// officer <name> key <key id> [key <key id> ...].
 func (p *parser) officer(s statement) {
 	if len(s.words) < 4 || len(s.words)%2 != 0 {
 		p.fail(s, `write "officer <name> key <key id> [key <key id> ...]"`, "an officer has a name and at least one key")
@@ -161,7 +161,7 @@ func (p *parser) officer(s statement) {
 	}
 }
 
-// packer <key id>
+// packer <key id>.
 func (p *parser) packer(s statement) {
 	if len(s.words) != 2 {
 		p.fail(s, `write "packer <key id>"`, "a packer line has exactly one key id")
@@ -229,7 +229,7 @@ func (p *parser) checkHalves(keys []TrustKey) {
 	}
 }
 
-// group <name> <k>|any|all <member> [<member> ...]
+// group <name> <k>|any|all <member> [<member> ...].
 func (p *parser) group(s statement) {
 	if len(s.words) < 4 {
 		p.fail(s, `write "group <name> <k>|any|all <member> [<member> ...]"`, "a group has a name, a threshold and at least one member")
@@ -401,8 +401,8 @@ func parseRequire(into map[string]int, value string) error {
 	switch {
 	case !ok || !colon:
 		return fmt.Errorf("require %q is not checked=<word>:<n>", shorten(value))
-	case !slices.Contains(checkedWords[:], word):
-		return fmt.Errorf("unknown word %q: an officer can have checked %s", shorten(word), strings.Join(checkedWords[:], ", "))
+	case !slices.Contains(checkedWords(), word):
+		return fmt.Errorf("unknown word %q: an officer can have checked %s", shorten(word), strings.Join(checkedWords(), ", "))
 	case err != nil || strconv.Itoa(n) != count:
 		return fmt.Errorf("require %q: %q is not a number", shorten(value), shorten(count))
 	case n < 1:

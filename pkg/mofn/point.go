@@ -15,21 +15,23 @@ const edwardsSize = 32
 // lowOrderPoints are the eight points of order 1, 2, 4 and 8 and the six other ways to write some of them (list: C2SP CCTV,
 // ed25519/README.md). Under such a key one constant signature verifies for many or all messages, so whoever enrolled
 // it did not sign anything.
-var lowOrderPoints = [...]string{
-	"0000000000000000000000000000000000000000000000000000000000000000",
-	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-	"0000000000000000000000000000000000000000000000000000000000000080",
-	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
-	"0100000000000000000000000000000000000000000000000000000000000000",
-	"0100000000000000000000000000000000000000000000000000000000000080",
-	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
-	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
-	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
-	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+func lowOrderPoints() []string {
+	return []string{
+		"0000000000000000000000000000000000000000000000000000000000000000",
+		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"0000000000000000000000000000000000000000000000000000000000000080",
+		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+		"0100000000000000000000000000000000000000000000000000000000000000",
+		"0100000000000000000000000000000000000000000000000000000000000080",
+		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+	}
 }
 
 // checkPoint refuses an Ed25519 public key that is a low-order point, is not canonically encoded, or is no point of the curve
@@ -38,7 +40,7 @@ func checkPoint(public []byte) error {
 	if len(public) != edwardsSize {
 		return fmt.Errorf("%w: Ed25519 key has %d bytes, not %d", ErrKey, len(public), edwardsSize)
 	}
-	if slices.Contains(lowOrderPoints[:], hex.EncodeToString(public)) {
+	if slices.Contains(lowOrderPoints(), hex.EncodeToString(public)) {
 		return fmt.Errorf("%w: Ed25519 key is a low-order point, under which anybody can sign", ErrKey)
 	}
 	p := fieldPrime()

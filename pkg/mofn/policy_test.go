@@ -263,10 +263,16 @@ func TestProgress(t *testing.T) {
 	}{
 		{"nobody", func(*scenario) {}, []string{"2 more of security: alice or bob or carol", "1 more of quality: dave or erin", "1 more approving officer(s) who checked bytes"}, false, ""},
 		{"one", func(s *scenario) { s.vote("bob", "security", nil) }, []string{"1 more of security: alice or carol", "1 more of quality: dave or erin"}, false, ""},
-		{"one, and one said no", func(s *scenario) { s.vote("bob", "security", nil); s.vote("alice", "security", reject) },
-			[]string{"1 more of security: carol", "1 more of quality: dave or erin"}, false, "rejected [alice]"},
-		{"two said no", func(s *scenario) { s.vote("bob", "security", reject); s.vote("alice", "security", reject) },
-			[]string{"2 more of security, which has only 1 left", "1 more of quality: dave or erin", "1 more approving officer(s) who checked bytes"}, false, "rejected [alice bob]"},
+		{
+			"one, and one said no", func(s *scenario) { s.vote("bob", "security", nil); s.vote("alice", "security", reject) },
+			[]string{"1 more of security: carol", "1 more of quality: dave or erin"},
+			false, "rejected [alice]",
+		},
+		{
+			"two said no", func(s *scenario) { s.vote("bob", "security", reject); s.vote("alice", "security", reject) },
+			[]string{"2 more of security, which has only 1 left", "1 more of quality: dave or erin", "1 more approving officer(s) who checked bytes"},
+			false, "rejected [alice bob]",
+		},
 		{"bytes unchecked", func(s *scenario) {
 			s.vote("bob", "security", manifest)
 			s.vote("alice", "security", manifest)

@@ -176,8 +176,10 @@ func rotationCases() []rotation {
 
 func lateCases() []rotation {
 	return []rotation{
-		{name: "T1, T2 GMS-2022-4197: one root signature twice", want: mofn.ErrDuplicate,
-			late: func(_, _ *[]byte, sigs *[]mofn.Signature, _ ring) { *sigs = append((*sigs)[:2:2], (*sigs)[0]) }},
+		{
+			name: "T1, T2 GMS-2022-4197: one root signature twice", want: mofn.ErrDuplicate,
+			late: func(_, _ *[]byte, sigs *[]mofn.Signature, _ ring) { *sigs = append((*sigs)[:2:2], (*sigs)[0]) },
+		},
 		{name: "signed in the role of a group", want: mofn.ErrSignature, late: func(_, m *[]byte, sigs *[]mofn.Signature, r ring) {
 			(*sigs)[0].Sig, _ = r["alice"].Sign(nil, "security", *m)
 		}},

@@ -310,7 +310,7 @@ func (c *Claim) fits(who *officer, rel Release) error {
 // checkChecked wants a strictly sorted list of known words: a word given twice must not look like two.
 func checkChecked(list []string) error {
 	for i, word := range list {
-		if !slices.Contains(checkedWords[:], word) {
+		if !slices.Contains(checkedWords(), word) {
 			return fmt.Errorf("%w: unknown word %q in checked", ErrClaim, shorten(word))
 		}
 		if i > 0 && list[i-1] >= word {

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 )
@@ -34,7 +33,7 @@ type TaskOutcomes struct {
 func bind(sorted []Item) string {
 	h := sha256.New()
 	for _, it := range sorted {
-		io.WriteString(h, strconv.FormatInt(it.DocID, 10)+" "+it.DocHash+" "+it.PromptHash+"\n") // a hash never fails
+		fmt.Fprintf(h, "%d %s %s\n", it.DocID, it.DocHash, it.PromptHash) // a hash never fails
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -33,9 +33,9 @@ const (
 )
 
 var (
-	// ErrReport: bytes that are no report, or a report whose parts contradict each other.
+	// ErrReport means bytes that are no report, or a report whose parts contradict each other.
 	ErrReport = errors.New("quality: malformed report")
-	// ErrRecompute: the verdict or a figure does not follow from the recorded outcomes.
+	// ErrRecompute means that the verdict or a figure does not follow from the recorded outcomes.
 	ErrRecompute = errors.New("quality: report does not follow from its outcomes")
 )
 

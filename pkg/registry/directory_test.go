@@ -136,7 +136,7 @@ func TestDirectoryLinksOrCopies(t *testing.T) {
 
 // TestDirectoryCopiesAcrossFileSystems publishes from another file system.
 func TestDirectoryCopiesAcrossFileSystems(t *testing.T) {
-	spool, err := os.MkdirTemp("/dev/shm", "registry")
+	spool, err := os.MkdirTemp("/dev/shm", "registry") //nolint:usetesting // another file system is wanted
 	if err != nil {
 		t.Skip("no second file system:", err)
 	}
