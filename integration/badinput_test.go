@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io/fs"
 	mrand "math/rand/v2"
@@ -21,7 +20,6 @@ import (
 	"sluice/integration/lab"
 	"sluice/internal/cli"
 	"sluice/internal/packer"
-	"sluice/internal/receiver"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -155,20 +153,20 @@ type bad struct {
 	words []string // what, where, what to do
 }
 
-func security() []string { return lab.Security()[:2] }
+func twoOfSecurity() []string { return lab.Security()[:2] }
 
 func TestBadInput(t *testing.T) {
 	s := newSite(t)
 	listening(t, s)
 	f := newForge(t, s)
 	config := s.Path("high.yaml")
-	first := f.seal(t, draft{seq: 5, officers: security()})
+	first := f.seal(t, draft{seq: 5, officers: twoOfSecurity()})
 	for _, when := range []string{"the first time", "again"} {
 		if out := call(t, s, "diode-receiver", "import", "--config", config, first); !strings.HasPrefix(out, "PUBLISHED") {
 			t.Fatalf("%s: %s", when, out)
 		}
 	}
-	good := f.seal(t, draft{seq: 6, officers: security()})
+	good := f.seal(t, draft{seq: 6, officers: twoOfSecurity()})
 	cases := slices.Concat(f.badStreams(good), f.badPayloads(good), f.badStatements(), f.badApprovals(good), f.badHeaders(good))
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) { f.refuse(t, c) })
@@ -328,7 +326,7 @@ func (f *forge) statement(name string, d draft, words ...string) bad {
 	if d.seq == 0 {
 		d.seq = 7
 	}
-	d.officers = security()
+	d.officers = twoOfSecurity()
 	return bad{name, func(t *testing.T) string { return f.seal(t, d) }, cli.ExitRefused, words}
 }
 
@@ -415,5 +413,3 @@ func (f *forge) badHeaders(good string) (cases []bad) {
 		}), cli.ExitRefused, []string{"envelope.sluice"}})
 }
 
-var _ = errors.Is
-var _ = receiver.Refused
