@@ -4,7 +4,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/internal/cli/clitest"
 	"sluice/internal/packer"
 	"sluice/internal/receiver"
 	"sluice/pkg/mofn"
@@ -123,14 +123,14 @@ func wantDefaults(t *testing.T, low packer.Config, high receiver.Config) {
 
 // TestExamplesCheck: once the files that they name exist, both checks are content. The policy is the example's, with real key ids.
 func TestExamplesCheck(t *testing.T) {
-	site := sharedSite(t)
+	s := site(t)
 	policy := read(t, filepath.Join(examples, "policy"))
 	for letter, key := range map[string]string{"a": "a.roy", "b": "m.lee", "c": "s.ito", "d": "q.ali", "e": "q.tan", "f": "packer"} {
-		policy = strings.Replace(policy, strings.Repeat(letter, 64), site.id(t, key), 1)
+		policy = strings.Replace(policy, strings.Repeat(letter, 64), idOf(t, s.Path(key+".pub")), 1)
 	}
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "policy"), policy)
-	fingerprint := site.trust(t, filepath.Join(dir, "policy"), filepath.Join(dir, "trust.json"))
+	fingerprint := initTrust(t, s, filepath.Join(dir, "policy"), filepath.Join(dir, "trust.json"))
 	for name, check := range map[string]func(path string) error{
 		"bastion-packer.yaml": func(path string) error {
 			c, err := packer.LoadConfig(path)
@@ -149,9 +149,9 @@ func TestExamplesCheck(t *testing.T) {
 	} {
 		text := strings.NewReplacer(
 			strings.Repeat("0", 64), fingerprint, "/etc/sluice/trust.json", filepath.Join(dir, "trust.json"),
-			"/run/credentials/bastion-packer.service/packer-key", site.path("packer"), "/run/credentials/bastion-packer.service/link-key", site.path("link"),
-			"/run/credentials/bastion-packer.service/passphrase", site.path("passphrase"),
-			"/run/credentials/diode-receiver.service/hpke", site.path("rx-1"), "/run/credentials/diode-receiver.service/passphrase", site.path("passphrase"),
+			"/run/credentials/bastion-packer.service/packer-key", s.Path("packer"), "/run/credentials/bastion-packer.service/link-key", s.Path("link"),
+			"/run/credentials/bastion-packer.service/passphrase", s.Path("passphrase"),
+			"/run/credentials/diode-receiver.service/hpke", s.Path("rx-1"), "/run/credentials/diode-receiver.service/passphrase", s.Path("passphrase"),
 		).Replace(read(t, filepath.Join(examples, name)))
 		path := filepath.Join(dir, name)
 		write(t, path, text)
@@ -172,30 +172,29 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// trust makes a trust object of the site's keys and the policy, and returns its fingerprint.
-func (s site) trust(t *testing.T, policy, out string) string {
+// initTrust makes a trust object of the site's keys and a policy, and returns its fingerprint.
+func initTrust(t *testing.T, s *clitest.Site, policy, out string) string {
 	t.Helper()
-	args := []string{"trust", "init", "--policy", policy, "--root", "release", "--out", out, "--link", s.path("link.pub"), "--receiver", "rx-1=" + s.path("rx-1.pub")}
-	for _, k := range signers() {
-		args = append(args, "--key", s.path(k+".pub"))
+	args := []string{"trust", "init", "--policy", policy, "--root", "release", "--out", out, "--link", s.Path("link.pub"), "--receiver", "rx-1=" + s.Path("rx-1.pub")}
+	for _, k := range append(clitest.Officers(), "packer") {
+		args = append(args, "--key", s.Path(k+".pub"))
 	}
 	var stdout, stderr bytes.Buffer
-	if code := call(t.Context(), &stdout, &stderr, args...); code != 0 {
+	if code := call(t, &stdout, &stderr, args...); code != 0 {
 		t.Fatalf("trust init: exit %d: %s", code, stderr.String())
 	}
-	_, after, _ := strings.Cut(stdout.String(), "fingerprint  ")
-	fp, _, ok := strings.Cut(after, "\n")
-	if !ok {
+	m := regexp.MustCompile(`fingerprint +([0-9a-f]{64})`).FindStringSubmatch(stdout.String())
+	if m == nil {
 		t.Fatalf("trust init printed %q", stdout.String())
 	}
-	return fp
+	return m[1]
 }
 
-func (s site) id(t *testing.T, key string) string {
+func idOf(t *testing.T, pub string) string {
 	t.Helper()
-	_, id, _, _, err := mofn.ParsePublicFile([]byte(read(t, s.path(key+".pub"))))
+	_, id, _, _, err := mofn.ParsePublicFile([]byte(read(t, pub)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprint(id)
+	return id.String()
 }

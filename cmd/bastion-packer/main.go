@@ -24,6 +24,6 @@ func root(s cli.Streams) *cobra.Command {
 		runCommand(s), checkCommand(s), statusCommand(s), verifyCommand(s), cli.VersionCommand(s, cli.Version(version)),
 		mirrorCommand(s), inspectCommand(s), gateCommand(s), sealCommand(s), approveCommand(s), sendCommand(s),
 		cli.KeysCommand(s), cli.TrustCommand(s, true))
-	c.Long = c.Short + "\n" + cli.ExitStatus
+	c.Long = c.Short + ""
 	return c
 }

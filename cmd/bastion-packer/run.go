@@ -20,7 +20,7 @@ func runCommand(s cli.Streams) *cobra.Command {
 	var config string
 	var progress bool
 	c := &cobra.Command{
-		Use: "run", Short: "Run the daemon", Args: cli.Args(cobra.NoArgs), Long: "Run the daemon until SIGTERM.\n" + cli.ExitStatus,
+		Use: "run", Short: "Run the daemon", Args: cli.Args(cobra.NoArgs), Long: "Run the daemon until SIGTERM.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := packer.LoadConfig(config)
 			if err != nil {

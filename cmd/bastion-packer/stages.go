@@ -30,7 +30,7 @@ func mirrorCommand(s cli.Streams) *cobra.Command {
 	var asBase bool
 	c := &cobra.Command{
 		Use: "mirror ORG/NAME[@REVISION]", Short: "Fetch a snapshot at a pinned commit, every file verified", Args: cli.Args(cobra.ExactArgs(1)),
-		Long: "Fetch a snapshot into DIR/payload (with --base into DIR/base) and record it in DIR/evidence. It resumes.\n" + cli.ExitStatus,
+		Long: "Fetch a snapshot into DIR/payload (with --base into DIR/base) and record it in DIR/evidence. It resumes.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var found bool
 			if req.Repo, req.Revision, found = strings.Cut(args[0], "@"); !found {
@@ -72,7 +72,7 @@ func mirrorCommand(s cli.Streams) *cobra.Command {
 func inspectCommand(s cli.Streams) *cobra.Command {
 	opt := checkpoint.Options{}
 	c := &cobra.Command{
-		Use: "inspect DIR", Short: "Inspect DIR/payload (against DIR/base when it is there)", Args: cli.Args(cobra.ExactArgs(1)), Long: "Inspect a job directory.\n" + cli.ExitStatus,
+		Use: "inspect DIR", Short: "Inspect DIR/payload (against DIR/base when it is there)", Args: cli.Args(cobra.ExactArgs(1)), Long: "Inspect a job directory.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rep, err := packer.Inspect(cmd.Context(), args[0], opt)
 			if rep == nil {
@@ -101,7 +101,7 @@ func gateCommand(s cli.Streams) *cobra.Command {
 	mmlu, humaneval := m.MMLU.Absolute*100, m.HumanEval.Absolute*100
 	c := &cobra.Command{
 		Use: "gate", Short: "Compare the evaluations of a quantized model with its base's", Args: cli.Args(cobra.NoArgs),
-		Long: "Compare lm-eval samples of both models, item by item, and write DIR/evidence/gate.json.\n" + cli.ExitStatus,
+		Long: "Compare lm-eval samples of both models, item by item, and write DIR/evidence/gate.json.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m.MMLU.Absolute, m.HumanEval.Absolute = mmlu/100, humaneval/100
 			req.Margins = m
@@ -132,7 +132,7 @@ func sealCommand(s cli.Streams) *cobra.Command {
 	p := &f.predicate
 	c := &cobra.Command{
 		Use: "seal DIR", Short: "Make the envelope of DIR/payload, bind DIR/evidence, sign it", Args: cli.Args(cobra.ExactArgs(1)),
-		Long: "Make DIR/envelope.sluice. What the evidence says (mirror, inspection, gate) goes into the statement.\n" + cli.ExitStatus,
+		Long: "Make DIR/envelope.sluice. What the evidence says (mirror, inspection, gate) goes into the statement.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.dir = args[0]
 			req, err := f.request()
@@ -204,7 +204,7 @@ func sendCommand(s cli.Streams) *cobra.Command {
 	f := sendFlags{cfg: packer.DefaultConfig().Link}
 	c := &cobra.Command{
 		Use: "send DIR", Short: "Send one pass of a sealed and approved release", Args: cli.Args(cobra.ExactArgs(1)),
-		Long: "Send one pass. A further pass (--pass 2) sends fresh repair symbols and heals what the earlier ones lost.\n" + cli.ExitStatus,
+		Long: "Send one pass. A further pass (--pass 2) sends fresh repair symbols and heals what the earlier ones lost.",
 		RunE: func(cmd *cobra.Command, args []string) error { return f.send(cmd.Context(), s, args[0]) },
 	}
 	trustFlags(c, &f.object, &f.fingerprint)

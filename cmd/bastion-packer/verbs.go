@@ -84,7 +84,7 @@ func verifyCommand(s cli.Streams) *cobra.Command {
 	var object, fingerprint string
 	c := &cobra.Command{
 		Use: "verify DIR", Short: "Verify a sealed release: signatures, approvals, every byte", Args: cli.Args(cobra.ExactArgs(1)),
-		Long: "Verify a sealed release against a trust object, without any network.\n" + cli.ExitStatus,
+		Long: "Verify a sealed release against a trust object, without any network.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := trust.Load(object, fingerprint)
 			if err != nil {
@@ -134,8 +134,7 @@ func approveCommand(s cli.Streams) *cobra.Command {
   approve --confirm "WORD WORD" REQUEST      signs; the words are the first two of the release id on that page
   approve --reject --confirm "WORD WORD"     signs a rejection, which holds the release
 
-REQUEST is the name of a directory below requests/, or the beginning of a release id; it may be left out when there is one request.
-` + cli.ExitStatus,
+REQUEST is the name of a directory below requests/, or the beginning of a release id; it may be left out when there is one request.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			request := strings.Join(args, "")
 			st, err := trust.Load(object, fingerprint)

@@ -92,7 +92,7 @@ func importCommand(s cli.Streams) *cobra.Command {
 	var wait bool
 	c := &cobra.Command{
 		Use: "import DIR", Short: "Take in a sealed release from a medium, on the same path as the link", Args: cli.Args(cobra.ExactArgs(1)),
-		Long: "Take in DIR/envelope.sluice and DIR/payload: verified, held and published by the same rules. The daemon must not be running.\n" + cli.ExitStatus,
+		Long: "Take in DIR/envelope.sluice and DIR/payload: verified, held and published by the same rules. The daemon must not be running.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withReceiver(cmd.Context(), s, config, func(ctx context.Context, r *receiver.Receiver) error {
 				job, err := r.Import(ctx, args[0], wait)
@@ -184,7 +184,7 @@ func fsckCommand(s cli.Streams) *cobra.Command {
 	var deep bool
 	c := &cobra.Command{
 		Use: "fsck", Short: "Judge journal, spool and registry; change nothing", Args: cli.Args(cobra.NoArgs),
-		Long: "Judge journal, spool and registry together. The daemon must not be running. Exit status 3 when something is wrong.\n" + cli.ExitStatus,
+		Long: "Judge journal, spool and registry together. The daemon must not be running. Exit status 3 when something is wrong.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withReceiver(cmd.Context(), s, config, func(ctx context.Context, r *receiver.Receiver) error {
 				n := 0
@@ -213,8 +213,7 @@ func verifyCommand(s cli.Streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify DIR | --name NAME RELEASE", Short: "Verify a sealed release in a directory, or a published one: signatures, approvals, every byte", Args: cli.Args(cobra.ExactArgs(1)),
 		Long: `Verify without journal and without network: a directory with envelope.sluice and payload/, or with --name a release of the
-registry, by its release id.
-` + cli.ExitStatus,
+registry, by its release id.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := receiver.LoadConfig(config)
 			if err != nil {

@@ -15,8 +15,8 @@ import (
 	"sluice/integration/lab"
 )
 
-// rate is the sending rate of the demonstration: what two cores carry with a relay between them.
-const rate = "800Mbit"
+// rate is the sending rate of the demonstration: what a small machine carries with a relay between the daemons and default socket buffers.
+const rate = "500Mbit"
 
 func (d *demo) writeConfigs() error {
 	watch := fmt.Sprintf("watch:\n- repo: %s\n  stream: %s\n  every: 1s\n%s", d.input.repo, d.input.stream, d.input.watch(d.Dir))

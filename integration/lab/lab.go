@@ -149,7 +149,7 @@ keys: {packer: %[1]s/keys/packer, link: %[1]s/keys/link, passphrase_file: %[1]s/
 hub: {endpoint: "%[3]s"}
 drop_box: %[1]s/dropbox
 seal: {audience: [%[7]s], classification: UNCLASSIFIED}
-link: {receiver: %[7]s, address: "%[4]s", mtu: 1500, rate: %[5]s, repair: 10%%, passes: 1}
+link: {receiver: %[7]s, address: "%[4]s", mtu: 1500, rate: %[5]s, repair: 10%%, passes: 2}
 %[6]s`, s.Dir, s.Fingerprint, hub, address, rate, watch, Receiver), 0o600)
 }
 

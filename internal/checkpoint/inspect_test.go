@@ -123,7 +123,8 @@ func packed(symmetric bool) *snap {
 	s.config["quantization_config"] = map[string]any{
 		"quant_method": "compressed-tensors", "format": "pack-quantized", "ignore": []string{"lm_head"},
 		"config_groups": map[string]any{"group_0": map[string]any{"targets": []string{"Linear"}, "weights": map[string]any{
-			"num_bits": 4, "group_size": 32, "symmetric": symmetric, "strategy": "group", "type": "int"}}},
+			"num_bits": 4, "group_size": 32, "symmetric": symmetric, "strategy": "group", "type": "int",
+		}}},
 	}
 	return s
 }

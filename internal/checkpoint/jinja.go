@@ -253,13 +253,17 @@ func allowedStatements() []string {
 }
 
 func allowedFilters() []string {
-	return []string{"trim", "tojson", "length", "count", "upper", "lower", "string", "int", "float", "default", "d", "join", "first", "last", "list", "replace",
-		"capitalize", "title", "items", "dictsort", "indent", "safe", "selectattr", "rejectattr", "select", "reject", "reverse", "sort", "unique", "abs", "round", "min", "max", "sum"}
+	return []string{
+		"trim", "tojson", "length", "count", "upper", "lower", "string", "int", "float", "default", "d", "join", "first", "last", "list", "replace",
+		"capitalize", "title", "items", "dictsort", "indent", "safe", "selectattr", "rejectattr", "select", "reject", "reverse", "sort", "unique", "abs", "round", "min", "max", "sum",
+	}
 }
 
 func allowedTests() []string {
-	return []string{"defined", "undefined", "none", "None", "null", "true", "false", "string", "mapping", "iterable", "sequence", "number", "integer", "float", "boolean",
-		"eq", "equalto", "ne", "lt", "le", "gt", "ge", "in", "odd", "even", "divisibleby", "sameas"}
+	return []string{
+		"defined", "undefined", "none", "None", "null", "true", "false", "string", "mapping", "iterable", "sequence", "number", "integer", "float", "boolean",
+		"eq", "equalto", "ne", "lt", "le", "gt", "ge", "in", "odd", "even", "divisibleby", "sameas",
+	}
 }
 
 func allowedFunctions() []string {
@@ -267,8 +271,10 @@ func allowedFunctions() []string {
 }
 
 func allowedMethods() []string {
-	return []string{"strip", "lstrip", "rstrip", "split", "rsplit", "startswith", "endswith", "lower", "upper", "title", "capitalize", "replace", "items", "keys", "values", "get",
-		"append", "find", "index", "count", "splitlines", "removeprefix", "removesuffix", "isdigit", "strftime", "copy"}
+	return []string{
+		"strip", "lstrip", "rstrip", "split", "rsplit", "startswith", "endswith", "lower", "upper", "title", "capitalize", "replace", "items", "keys", "values", "get",
+		"append", "find", "index", "count", "splitlines", "removeprefix", "removesuffix", "isdigit", "strftime", "copy",
+	}
 }
 
 // refusedNames are Jinja's own objects that lead to its inside.

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -30,7 +31,7 @@ const (
 	ExitRefused = 3 // the verdict is no; evidence was written
 )
 
-// ExitStatus is the paragraph that every help text ends with.
+// ExitStatus is the paragraph that every help text ends with; Run puts it there.
 const ExitStatus = `
 EXIT STATUS
   0  done
@@ -111,11 +112,23 @@ func Run(ctx context.Context, root func(Streams) *cobra.Command, args []string, 
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return Usage(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
 	})
+	explainExit(cmd)
 	err := cmd.ExecuteContext(ctx)
 	if err != nil {
 		fmt.Fprintf(s.Err, "%s: %v\n", cmd.Name(), err)
 	}
 	return ExitCode(err)
+}
+
+// explainExit ends the help text of every verb with the exit codes.
+func explainExit(c *cobra.Command) {
+	if c.Long == "" {
+		c.Long = c.Short + "."
+	}
+	c.Long = strings.TrimRight(c.Long, "\n") + "\n" + ExitStatus
+	for _, sub := range c.Commands() {
+		explainExit(sub)
+	}
 }
 
 // Args wraps a cobra argument rule so that breaking it is an error of usage.

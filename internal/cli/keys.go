@@ -28,8 +28,7 @@ func keysGenerate(s Streams) *cobra.Command {
 
   --use sign    ML-DSA-65 + Ed25519 (suite H1): officers, the packer, the trust root
   --use link    Ed25519: the bastion announces sessions with it
-  --use hpke    X-Wing: the receiver's, which session keys are encrypted to
-` + ExitStatus,
+  --use hpke    X-Wing: the receiver's, which session keys are encrypted to`,
 		RunE: func(*cobra.Command, []string) error {
 			suite, err := suiteOf(use)
 			if err != nil {
@@ -69,6 +68,11 @@ func suiteOf(use string) (mofn.Suite, error) {
 
 // WriteKey makes a key pair and writes both files. It never overwrites one.
 func WriteKey(out string, suite mofn.Suite, comment string, passphrase []byte) (mofn.KeyID, error) {
+	for _, name := range []string{out, out + ".pub"} { // both, before one of them is written
+		if _, err := os.Lstat(name); err == nil {
+			return mofn.KeyID{}, errExists(name)
+		}
+	}
 	key, err := mofn.GenerateSecret(rand.Reader, suite, comment)
 	if err != nil {
 		return mofn.KeyID{}, err
@@ -87,10 +91,14 @@ func WriteKey(out string, suite mofn.Suite, comment string, passphrase []byte) (
 	return key.ID(), writeNew(out+".pub", public, 0o644)
 }
 
+func errExists(name string) error {
+	return Usage(fmt.Errorf("%s exists; keys and trust objects are never overwritten", name))
+}
+
 func writeNew(name string, data []byte, perm os.FileMode) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if errors.Is(err, os.ErrExist) {
-		return Usage(fmt.Errorf("%s exists; keys are never overwritten", name))
+		return errExists(name)
 	}
 	if err != nil {
 		return err

@@ -36,8 +36,7 @@ func trustInit(s Streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "init", Short: "Make the first trust object from a policy and public keys", Args: Args(cobra.NoArgs),
 		Long: `Make version 1 of the trust object. It is carried to the receiver by hand, and a person on each side confirms its
-fingerprint: nothing that comes over the link can replace that step.
-` + ExitStatus,
+fingerprint: nothing that comes over the link can replace that step.`,
 		RunE: func(*cobra.Command, []string) error {
 			t, err := f.build()
 			if err != nil {

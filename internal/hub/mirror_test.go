@@ -249,13 +249,15 @@ func TestFaults(t *testing.T) {
 		"429 at API":             {{Where: hubtest.AtAPI, What: hubtest.Status, Code: 429, Header: limited, Times: 2}},
 		"429 with Retry-After":   {{Where: hubtest.AtResolve, What: hubtest.Status, Code: 429, Header: map[string]string{"Retry-After": "86400"}, Times: 2}},
 		"503 everywhere": {
-			{Where: hubtest.AtAPI, What: hubtest.Status, Code: 503, Times: 1}, {Where: hubtest.AtResolve, What: hubtest.Status, Code: 503, Times: 3},
+			{Where: hubtest.AtAPI, What: hubtest.Status, Code: 503, Times: 1},
+			{Where: hubtest.AtResolve, What: hubtest.Status, Code: 503, Times: 3},
 			{Where: hubtest.AtCDN, What: hubtest.Status, Code: 500, Times: 2},
 		},
 		"408":               {{Where: hubtest.AtResolve, What: hubtest.Status, Code: 408, Times: 2}},
 		"expired signature": {{Where: hubtest.AtResolve, What: hubtest.Expire, Path: lfs, Times: 3}},
 		"expired after a cut": {
-			{Where: hubtest.InBody, What: hubtest.Cut, Path: lfs, At: 1 << 20, Times: 1}, {Where: hubtest.AtResolve, What: hubtest.Status, Path: "none"},
+			{Where: hubtest.InBody, What: hubtest.Cut, Path: lfs, At: 1 << 20, Times: 1},
+			{Where: hubtest.AtResolve, What: hubtest.Status, Path: "none"},
 			{Where: hubtest.AtCDN, What: hubtest.Status, Path: lfs, Code: 403, Times: 2},
 		},
 		"range ignored":     {cut(lfs), {Where: hubtest.InBody, What: hubtest.NoRange, Path: lfs, Times: 1}},

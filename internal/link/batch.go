@@ -40,8 +40,10 @@ func newBatcher(conn BatchWriter, segment int, rate int64) *batcher {
 		perBatch := float64(rate) * batchTime.Seconds() / 8
 		count = max(1, min(count, int(perBatch)/(segment+wireOverhead)))
 	}
-	return &batcher{conn: conn, pace: pacer{rate: rate, next: time.Now()}, segment: segment,
-		buf: make([]byte, 0, count*segment), limit: count * segment}
+	return &batcher{
+		conn: conn, pace: pacer{rate: rate, next: time.Now()}, segment: segment,
+		buf: make([]byte, 0, count*segment), limit: count * segment,
+	}
 }
 
 // next returns the place of the next datagram, to be filled wholly. The batch

@@ -274,14 +274,18 @@ func flood(t *testing.T, l *linktest.Link, k, stranger keys, genuine [8]byte) ma
 		l.Inject(d)
 	}
 	noiseReason := "magic" // the noise does not begin with ours
-	return map[string]uint64{noiseReason: each, "mac1": each, "session": each, "tag": 2 * each, "counter": each, "profile": each,
-		"signature": 63, "limit": 137} // one of the 64 checks of this second was the genuine session's
+	return map[string]uint64{
+		noiseReason: each, "mac1": each, "session": each, "tag": 2 * each, "counter": each, "profile": each,
+		"signature": 63, "limit": 137,
+	} // one of the 64 checks of this second was the genuine session's
 }
 
 // announcement returns a valid one.
 func announcement(n byte) link.Announcement {
-	return link.Announcement{Session: [8]byte{n, 0xAA}, Profile: link.Profile1500, Release: [32]byte{1, n}, EnvelopeSHA256: [32]byte{2, n},
-		EnvelopeSize: 1000, PayloadSize: 1 << 20, Groups: 4, Pass: 1, Start: time.Unix(1_800_000_000, 0).UTC()}
+	return link.Announcement{
+		Session: [8]byte{n, 0xAA}, Profile: link.Profile1500, Release: [32]byte{1, n}, EnvelopeSHA256: [32]byte{2, n},
+		EnvelopeSize: 1000, PayloadSize: 1 << 20, Groups: 4, Pass: 1, Start: time.Unix(1_800_000_000, 0).UTC(),
+	}
 }
 
 // TestTableIsCapped announces, genuinely, far more sessions than are held: the

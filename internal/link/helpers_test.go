@@ -60,8 +60,10 @@ func newCargo(seed uint64, envelope, payload int) cargo {
 
 // transfer returns pass 1 of the cargo.
 func (c cargo) transfer() link.Transfer {
-	return link.Transfer{Release: c.release, Envelope: bytes.NewReader(c.envelope), EnvelopeSize: int64(len(c.envelope)),
-		Payload: bytes.NewReader(c.payload), PayloadSize: int64(len(c.payload)), Pass: 1, Source: true}
+	return link.Transfer{
+		Release: c.release, Envelope: bytes.NewReader(c.envelope), EnvelopeSize: int64(len(c.envelope)),
+		Payload: bytes.NewReader(c.payload), PayloadSize: int64(len(c.payload)), Pass: 1, Source: true,
+	}
 }
 
 // heal returns pass n: rows fresh repair rows.
@@ -215,8 +217,10 @@ const testGroups = 2
 
 func newSender(t *testing.T, k keys, conn link.BatchWriter, change func(*link.SenderConfig)) *link.Sender {
 	t.Helper()
-	config := link.SenderConfig{Conn: conn, Profile: link.Profile1500, Rate: 200e6, Groups: testGroups, Repair: 20,
-		LinkKey: k.link, ReceiverKey: k.receiver}
+	config := link.SenderConfig{
+		Conn: conn, Profile: link.Profile1500, Rate: 200e6, Groups: testGroups, Repair: 20,
+		LinkKey: k.link, ReceiverKey: k.receiver,
+	}
 	if change != nil {
 		change(&config)
 	}

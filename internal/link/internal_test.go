@@ -73,10 +73,26 @@ func TestWindowEdges(t *testing.T) {
 		counter uint64
 		want    verdict
 	}{
-		{5, fresh}, {5, seen}, {0, fresh}, {0, seen}, {63, fresh}, {64, fresh}, {63, seen},
-		{windowReach, fresh}, {0, stale}, {1, fresh}, {windowReach + 1, fresh}, {1, stale}, {2, fresh},
-		{10 * windowBits, fresh}, {9*windowBits + wordBits + 1, fresh}, {9*windowBits + wordBits, stale}, {windowReach + 1, stale},
-		{MaxSealed - 1, fresh}, {MaxSealed - 1, seen}, {MaxSealed - 2, fresh},
+		{5, fresh},
+		{5, seen},
+		{0, fresh},
+		{0, seen},
+		{63, fresh},
+		{64, fresh},
+		{63, seen},
+		{windowReach, fresh},
+		{0, stale},
+		{1, fresh},
+		{windowReach + 1, fresh},
+		{1, stale},
+		{2, fresh},
+		{10 * windowBits, fresh},
+		{9*windowBits + wordBits + 1, fresh},
+		{9*windowBits + wordBits, stale},
+		{windowReach + 1, stale},
+		{MaxSealed - 1, fresh},
+		{MaxSealed - 1, seen},
+		{MaxSealed - 2, fresh},
 	} {
 		if got := w.mark(tt.counter); got != tt.want {
 			t.Errorf("counter %d: verdict %d, want %d", tt.counter, got, tt.want)
@@ -279,8 +295,10 @@ func TestShortObject(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = s.Send(t.Context(), Transfer{Release: [32]byte{1}, Envelope: shortReader{tt.envelope}, EnvelopeSize: 100,
-				Payload: shortReader{tt.payload}, PayloadSize: 100_000, Pass: 1, Source: tt.source})
+			_, err = s.Send(t.Context(), Transfer{
+				Release: [32]byte{1}, Envelope: shortReader{tt.envelope}, EnvelopeSize: 100,
+				Payload: shortReader{tt.payload}, PayloadSize: 100_000, Pass: 1, Source: tt.source,
+			})
 			if !errors.Is(err, ErrShort) {
 				t.Errorf("%s: %v, want ErrShort", tt.name, err)
 			}
@@ -342,8 +360,10 @@ func stepReceiver(t testing.TB) (*Receiver, *session, *sessionCipher) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewReceiver(ReceiverConfig{Conn: nothing{}, PrivateKey: private, LinkKeys: []ed25519.PublicKey{linkKey.Public().(ed25519.PublicKey)},
-		Sink: refuser{}, Dir: root})
+	r, err := NewReceiver(ReceiverConfig{
+		Conn: nothing{}, PrivateKey: private, LinkKeys: []ed25519.PublicKey{linkKey.Public().(ed25519.PublicKey)},
+		Sink: refuser{}, Dir: root,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,9 +448,23 @@ func TestKernelVersions(t *testing.T) {
 		release string
 		broken  bool
 	}{
-		{"6.17.0-41-generic", false}, {"6.18.44-fc-v595", false}, {"7.0.0-rc1", true}, {"7.0.0", true}, {"7.0.12-amd64", true},
-		{"7.1", true}, {"7.1.4", true}, {"7.1.4+", true}, {"7.1.5", false}, {"7.2.0", false}, {"8.0", false}, {"", false}, {"unknown", false},
-		{"7", true}, {"7.0.", true}, {"6.1.0.2.3", false}, {"7.99999999999999999999", false},
+		{"6.17.0-41-generic", false},
+		{"6.18.44-fc-v595", false},
+		{"7.0.0-rc1", true},
+		{"7.0.0", true},
+		{"7.0.12-amd64", true},
+		{"7.1", true},
+		{"7.1.4", true},
+		{"7.1.4+", true},
+		{"7.1.5", false},
+		{"7.2.0", false},
+		{"8.0", false},
+		{"", false},
+		{"unknown", false},
+		{"7", true},
+		{"7.0.", true},
+		{"6.1.0.2.3", false},
+		{"7.99999999999999999999", false},
 	} {
 		if got := gsoBroken(tt.release); got != tt.broken {
 			t.Errorf("%q: broken %v, want %v", tt.release, got, tt.broken)

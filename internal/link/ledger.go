@@ -29,8 +29,10 @@ const (
 
 // reasonNames are the words in status and metrics.
 func reasonNames() [reasons]string {
-	return [reasons]string{"length", "magic", "type", "profile", "reserved", "mac1", "limit", "signature",
-		"announcement", "session", "counter", "tag", "stale"}
+	return [reasons]string{
+		"length", "magic", "type", "profile", "reserved", "mac1", "limit", "signature",
+		"announcement", "session", "counter", "tag", "stale",
+	}
 }
 
 // rejections counts rejected datagrams by reason.

@@ -56,9 +56,11 @@ type counts struct{ sealed, source, repair, envelope uint64 }
 
 // blankPass returns a pass with nothing to send yet.
 func (s *Sender) blankPass(a Announcement) *pass {
-	return &pass{sender: s, announcement: a, started: time.Now(),
+	return &pass{
+		sender: s, announcement: a, started: time.Now(),
 		batch: newBatcher(s.config.Conn, s.config.Profile.DatagramSize(), s.config.Rate),
-		body:  make([]byte, 0, s.config.Profile.SymbolSize())}
+		body:  make([]byte, 0, s.config.Profile.SymbolSize()),
+	}
 }
 
 // begin makes a new session: a fresh id and key, counter 0.
@@ -363,9 +365,11 @@ func (p *pass) renew(ctx context.Context) error {
 
 // report says what the pass sent so far.
 func (p *pass) report() SendReport {
-	return SendReport{Session: p.announcement.Session, Sessions: p.sessions, Sealed: p.inPass.sealed,
+	return SendReport{
+		Session: p.announcement.Session, Sessions: p.sessions, Sealed: p.inPass.sealed,
 		Source: p.inPass.source, Repair: p.inPass.repair, Envelope: p.inPass.envelope,
-		Bytes: p.batch.bytes, Elapsed: time.Since(p.started), SendErrors: p.batch.failed}
+		Bytes: p.batch.bytes, Elapsed: time.Since(p.started), SendErrors: p.batch.failed,
+	}
 }
 
 // tell reports progress.

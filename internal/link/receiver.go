@@ -94,8 +94,10 @@ func NewReceiver(config ReceiverConfig) (*Receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Receiver{config: config, log: config.Logger, opener: opener, releases: make(map[releaseKey]*release),
-		scratch: make([]byte, MaxDatagram), events: make(chan event, eventRoom)}
+	r := &Receiver{
+		config: config, log: config.Logger, opener: opener, releases: make(map[releaseKey]*release),
+		scratch: make([]byte, MaxDatagram), events: make(chan event, eventRoom),
+	}
 	r.publish()
 	if err := r.resume(); err != nil {
 		return nil, errors.Join(err, r.close())

@@ -183,8 +183,10 @@ func (s *Sender) complete(t *Transfer) error {
 
 // newPass prepares everything that takes time before the first datagram.
 func (s *Sender) newPass(ctx context.Context, t Transfer) (*pass, error) {
-	a := Announcement{Profile: s.config.Profile, Release: t.Release, EnvelopeSize: t.EnvelopeSize,
-		PayloadSize: t.PayloadSize, Groups: s.config.Groups, Pass: t.Pass, Start: time.Now()}
+	a := Announcement{
+		Profile: s.config.Profile, Release: t.Release, EnvelopeSize: t.EnvelopeSize,
+		PayloadSize: t.PayloadSize, Groups: s.config.Groups, Pass: t.Pass, Start: time.Now(),
+	}
 	if err := a.Validate(); err != nil {
 		return nil, err
 	}

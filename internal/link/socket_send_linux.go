@@ -205,8 +205,10 @@ func classify(lost, count, segment int, err error) error {
 // queues, a link or route that is down, an ICMP error of an earlier datagram, a
 // packet filter.
 func transient(err error) bool {
-	for _, errno := range [...]unix.Errno{unix.ENOBUFS, unix.EAGAIN, unix.ENOMEM, unix.EINTR, unix.ECONNREFUSED, unix.ENETDOWN,
-		unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.EPERM} {
+	for _, errno := range [...]unix.Errno{
+		unix.ENOBUFS, unix.EAGAIN, unix.ENOMEM, unix.EINTR, unix.ECONNREFUSED, unix.ENETDOWN,
+		unix.ENETUNREACH, unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.EPERM,
+	} {
 		if errors.Is(err, errno) {
 			return true
 		}

@@ -99,8 +99,10 @@ func makeVectors(t *testing.T) []*vector {
 		a.Profile = p
 		list = append(list, announcementVector(t, p, a))
 		_, key := sealed(t, newKeys(1), a)
-		heartbeat := link.AppendHeartbeat(nil, link.Heartbeat{Source: 1_000_000, Repair: 52_083, Rate: 900_000_000,
-			Clock: 1_800_000_001_000_000_000, Failed: 3, Pass: 1, State: link.StateSending}, p)
+		heartbeat := link.AppendHeartbeat(nil, link.Heartbeat{
+			Source: 1_000_000, Repair: 52_083, Rate: 900_000_000,
+			Clock: 1_800_000_001_000_000_000, Failed: 3, Pass: 1, State: link.StateSending,
+		}, p)
 		wide, err := fec.New(a.PayloadSize, p.SymbolSize(), a.Groups)
 		if err != nil {
 			t.Fatal(err)

@@ -29,8 +29,10 @@ func TestProfileSizes(t *testing.T) {
 
 // goodDatagram is a header and enough bytes behind it.
 func goodDatagram() []byte {
-	d := link.AppendHeader(nil, link.Header{Type: link.TypePayload, Profile: link.Profile1500,
-		Session: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}, Counter: 0x0102030405060708, SBN: 0x11121314, ESI: 0x21222324})
+	d := link.AppendHeader(nil, link.Header{
+		Type: link.TypePayload, Profile: link.Profile1500,
+		Session: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}, Counter: 0x0102030405060708, SBN: 0x11121314, ESI: 0x21222324,
+	})
 	return append(d, make([]byte, link.Profile1500.DatagramSize()-len(d))...)
 }
 
@@ -39,8 +41,10 @@ func TestParseHeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "header", h, link.Header{Type: link.TypePayload, Profile: link.Profile1500,
-		Session: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}, Counter: 0x0102030405060708, SBN: 0x11121314, ESI: 0x21222324})
+	equal(t, "header", h, link.Header{
+		Type: link.TypePayload, Profile: link.Profile1500,
+		Session: [8]byte{1, 2, 3, 4, 5, 6, 7, 8}, Counter: 0x0102030405060708, SBN: 0x11121314, ESI: 0x21222324,
+	})
 
 	for _, tt := range []struct {
 		name   string

@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
 	"sluice/internal/journal"
 	"sluice/internal/link"
-	"sluice/internal/spool"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -22,7 +21,15 @@ import (
 
 // Envelope implements link.Sink: header first. It runs once an envelope object has arrived whole, decides whether the
 // release may be received at all, reserves the space, and only then is there a place where payload bytes could go.
-func (r *Receiver) Envelope(ctx context.Context, a link.Announcement, stream io.ReaderAt, size int64) (link.Payload, error) {
+func (r *Receiver) Envelope(_ context.Context, a link.Announcement, stream io.ReaderAt, size int64) (link.Payload, error) {
+	p, err := r.judge(a, stream, size)
+	if err != nil && Classify(err) == Broken && !errors.Is(err, link.ErrBroken) {
+		err = fmt.Errorf("%w: %w", link.ErrBroken, err)
+	}
+	return p, err
+}
+
+func (r *Receiver) judge(a link.Announcement, stream io.ReaderAt, size int64) (link.Payload, error) {
 	env, err := envelope.Read(io.NewSectionReader(stream, 0, size))
 	if err != nil {
 		return nil, r.refuseUnread(a, err)
@@ -31,16 +38,22 @@ func (r *Receiver) Envelope(ctx context.Context, a link.Announcement, stream io.
 		return nil, r.refuseUnread(a, fmt.Errorf("%w: announced as %x, the envelope is of release %s", envelope.ErrDigest, a.Release, env.ID))
 	}
 	if env.Statement.Predicate.TotalSize != a.PayloadSize {
-		return nil, r.refuse(ctx, env, fmt.Errorf("%w: announced with %d payload bytes, the statement says %d", envelope.ErrFormat, a.PayloadSize, env.Statement.Predicate.TotalSize))
+		return nil, r.settle(env, fmt.Errorf("%w: announced with %d payload bytes, the statement says %d", envelope.ErrFormat, a.PayloadSize, env.Statement.Predicate.TotalSize))
 	}
-	if done, err := r.alreadyHere(env); err != nil || done {
-		return fullPayload{}, err
+	done, err := r.alreadyHere(env)
+	if err != nil {
+		return nil, err
 	}
 	approval, err := r.check(env)
-	if err != nil {
-		return nil, r.settle(ctx, env, err)
+	switch {
+	case done && errors.Is(err, mofn.ErrRejected): // an officer's stop order overtakes a release that waits
+		return nil, r.settle(env, err)
+	case done:
+		return fullPayload{}, nil
+	case err != nil:
+		return nil, r.settle(env, err)
 	}
-	return r.receive(ctx, a, env, approval)
+	return r.receive(a, env, approval)
 }
 
 // alreadyHere tells whether the release needs no bytes any more.
@@ -60,7 +73,11 @@ func (r *Receiver) check(env *envelope.Envelope) (mofn.Approval, error) {
 	if size := env.Statement.Predicate.TotalSize; size > int64(r.cfg.Limits.MaxRelease) {
 		return mofn.Approval{}, fmt.Errorf("%w: %d bytes, limits.max_release is %d", errTooLarge, size, int64(r.cfg.Limits.MaxRelease))
 	}
-	return r.trust.Check(env, trust.Rules{Receiver: r.cfg.Receiver, Now: r.now(), Mark: r.mark})
+	return r.trust.Check(env, r.rules())
+}
+
+func (r *Receiver) rules() trust.Rules {
+	return trust.Rules{Receiver: r.cfg.Receiver, Now: r.now(), Mark: r.mark}
 }
 
 func (r *Receiver) mark(stream string) (epoch, seq int64, ok bool, err error) {
@@ -68,16 +85,37 @@ func (r *Receiver) mark(stream string) (epoch, seq int64, ok bool, err error) {
 	return m.Epoch, m.Seq, ok, err
 }
 
-// receive reserves the space and opens the assembler.
-func (r *Receiver) receive(ctx context.Context, a link.Announcement, env *envelope.Envelope, approval mofn.Approval) (link.Payload, error) {
+// receive reserves the space and opens the assembler. The job is looked at once more under the lock: another session of the
+// release may have completed it meanwhile.
+func (r *Receiver) receive(a link.Announcement, env *envelope.Envelope, approval mofn.Approval) (link.Payload, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p, open := r.open[env.ID]; open {
-		return p, nil
+	if done, err := r.alreadyHere(env); err != nil || done {
+		return fullPayload{}, err
+	}
+	g := geometry{SymbolSize: a.Profile.SymbolSize(), Groups: a.Groups}
+	if rec, open := r.open[env.ID]; open {
+		if rec.geometry == g {
+			return r.payloadOf(rec), nil
+		}
+		r.log.Warn("the sender cuts the release in another way now; its reception begins anew", zap.String("release", env.ID.String()))
+		delete(r.open, env.ID)
+		if err := rec.close(); err != nil {
+			return nil, err
+		}
 	}
 	if len(r.open) >= r.cfg.Limits.MaxReleases {
 		return nil, fmt.Errorf("%w: %d releases are being received, limits.max_releases is %d; it will be taken in a later pass", errBusy, len(r.open), r.cfg.Limits.MaxReleases)
 	}
+	rec, err := r.begin(env, g, approval)
+	if err != nil {
+		return nil, errors.Join(err, r.giveBack(env.ID.String(), err))
+	}
+	return r.enter(rec), nil
+}
+
+// begin makes the place for the payload, and then the job: a job without a place would wait for nothing.
+func (r *Receiver) begin(env *envelope.Envelope, g geometry, approval mofn.Approval) (*reception, error) {
 	sh, err := openShelf(r.spool, env.ID)
 	if err != nil {
 		return nil, err
@@ -86,27 +124,33 @@ func (r *Receiver) receive(ctx context.Context, a link.Announcement, env *envelo
 	if err != nil {
 		return nil, errors.Join(err, sh.Close())
 	}
-	if err := writeGeometry(sh, geometry{SymbolSize: a.Profile.SymbolSize(), Groups: a.Groups}); err != nil {
-		return nil, errors.Join(err, sh.Close())
-	}
-	obj, err := sh.assemble(env.Statement, a.Profile.SymbolSize(), a.Groups, r.log)
+	obj, err := sh.reserve(env.Statement, g, r.log)
 	if err != nil {
 		return nil, errors.Join(err, sh.Close())
 	}
 	if err := r.startJob(env, sum, approval); err != nil {
 		return nil, errors.Join(err, obj.Close(), sh.Close())
 	}
-	p := &payload{obj: obj, shelf: sh, id: env.ID, symbol: int64(a.Profile.SymbolSize())}
-	r.open[env.ID] = p
-	r.watch(ctx, p)
-	return p, nil
+	return newReception(obj, sh, env, g), nil
+}
+
+// giveBack frees what a failed beginning took, unless a job still stands on it.
+func (r *Receiver) giveBack(id string, cause error) error {
+	if Classify(cause) == Broken {
+		return nil
+	}
+	job, err := r.journal.Get(id)
+	if errors.Is(err, journal.ErrNotFound) || err == nil && job.State == stateRejected {
+		return r.removeSpool(id)
+	}
+	return err
 }
 
 // startJob makes the job, or takes up the one that an earlier pass or process began.
 func (r *Receiver) startJob(env *envelope.Envelope, sum string, approval mofn.Approval) error {
 	p := env.Statement.Predicate
 	fill := func(j *journal.Job) error {
-		j.LastError = ""
+		j.LastError, j.Attempts, j.NotBefore = "", 0, time.Time{}
 		return setData(j, func(d *jobData) {
 			*d = jobData{
 				Envelope: sum, Files: len(env.Statement.Subjects), Bytes: p.TotalSize, Version: p.Version,
@@ -141,82 +185,6 @@ func jobOf(env *envelope.Envelope, state string) journal.Job {
 	}
 }
 
-// watch moves the job on when the payload is complete and durable.
-func (r *Receiver) watch(ctx context.Context, p *payload) {
-	r.watchers.Go(func() {
-		select {
-		case <-ctx.Done():
-			r.log.Info("reception interrupted", zap.String("release", p.id.String()), zap.Error(p.close()))
-		case <-p.obj.Done():
-			if err := r.received(p); err != nil {
-				r.log.Error("reception could not be recorded", zap.String("release", p.id.String()), zap.Error(err))
-			}
-		}
-	})
-}
-
-// received closes the assembler and records that the bytes are here and on stable storage.
-func (r *Receiver) received(p *payload) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	prog := p.obj.Progress()
-	delete(r.open, p.id)
-	if err := p.close(); err != nil {
-		return err
-	}
-	_, err := r.journal.Advance(p.id.String(), stateReceiving, stateReceived, clearError,
-		r.newEvent("received", p.id.String(), fmt.Sprintf("%d symbols, %d of them repaired", prog.Symbols, prog.Recovered)))
-	r.wake()
-	return err
-}
-
-func clearError(j *journal.Job) error { j.LastError, j.Attempts = "", 0; return nil }
-
-// payload is the place where the link puts payload symbols.
-type payload struct {
-	obj    *spool.Object
-	shelf  *shelf
-	id     envelope.Digest
-	symbol int64 // bytes of a symbol
-	once   sync.Once
-	mu     sync.Mutex
-	gone   bool
-}
-
-// Put implements link.Payload.
-func (p *payload) Put(sbn, esi uint32, symbol []byte) (bool, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone {
-		return false, nil
-	}
-	out, err := p.obj.Put(sbn, esi, symbol)
-	return out == spool.Stored, err
-}
-
-// Flush implements link.Payload.
-func (p *payload) Flush(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone {
-		return nil
-	}
-	return p.obj.Flush(ctx)
-}
-
-// Complete implements link.Payload.
-func (p *payload) Complete() bool { return p.obj.Complete() }
-
-func (p *payload) close() (err error) {
-	p.once.Do(func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.gone = true
-		err = errors.Join(p.obj.Close(), p.shelf.Close())
-	})
-	return err
-}
-
 // fullPayload swallows the symbols of a release that is here already.
 type fullPayload struct{}
 
@@ -226,7 +194,6 @@ func (fullPayload) Complete() bool                          { return true }
 
 var (
 	_ link.Sink    = (*Receiver)(nil)
-	_ link.Payload = (*payload)(nil)
 	_ link.Payload = fullPayload{}
 )
 

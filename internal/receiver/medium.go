@@ -71,8 +71,11 @@ func openMedium(dir string) (*os.Root, *envelope.Envelope, error) {
 		return nil, nil, fmt.Errorf("medium: %w", err)
 	}
 	info, err := root.Lstat(envelopeFile)
-	if err != nil || !info.Mode().IsRegular() {
-		return nil, nil, errors.Join(fmt.Errorf("medium: %s holds no regular file %s; point at a sealed release", dir, envelopeFile), root.Close())
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("medium: %w; point at a sealed release", err), root.Close())
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, errors.Join(fmt.Errorf("refused: %w: %s is no regular file but %s", envelope.ErrFormat, filepath.Join(dir, envelopeFile), info.Mode().Type()), root.Close())
 	}
 	f, err := root.Open(envelopeFile)
 	if err != nil {

@@ -123,9 +123,9 @@ func (r *Receiver) NewLink(conn link.BatchReader, reg prometheus.Registerer) (*l
 func (r *Receiver) linkProgress(link.ReceiveProgress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for id, p := range r.open {
-		prog := p.obj.Progress()
-		r.report("receive", id.String(), prog.Have*p.symbol, prog.Symbols*p.symbol)
+	for id, c := range r.open {
+		prog, symbol := c.obj.Progress(), int64(c.geometry.SymbolSize)
+		r.report("receive", id.String(), prog.Have*symbol, prog.Symbols*symbol)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,20 +44,26 @@ type Receiver struct {
 	wakeup   chan struct{}
 	watchers sync.WaitGroup
 
-	mu   sync.Mutex
-	open map[envelope.Digest]*payload
-	link *link.Receiver
+	stage sync.Mutex // held while a stage runs, and while a release is refused from outside; taken before mu
+
+	mu       sync.Mutex // guards what follows, and a job's way into and out of RECEIVING
+	open     map[envelope.Digest]*reception
+	payloads map[payloadKey]*payload
+	failed   error
+	link     *link.Receiver
 }
 
 // Open loads the trust object, opens journal, spool and registry, and puts right what a crash left. The caller closes it.
 func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error) {
 	r := &Receiver{
-		cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress,
-		wakeup: make(chan struct{}, 1), open: make(map[envelope.Digest]*payload),
+		cfg: cfg, log: opt.Logger, report: opt.Progress, wakeup: make(chan struct{}, 1),
+		open: make(map[envelope.Digest]*reception), payloads: make(map[payloadKey]*payload),
 	}
-	if r.now == nil {
-		r.now = time.Now
+	clock := opt.Now
+	if clock == nil {
+		clock = time.Now
 	}
+	r.now = func() time.Time { return clock().UTC() }
 	if r.report == nil {
 		r.report = func(string, string, int64, int64) {}
 	}
@@ -99,12 +106,7 @@ func (r *Receiver) openState() (err error) {
 
 // Close closes everything in the order opposite to Open. Receptions that are under way are kept for the next process.
 func (r *Receiver) Close() error {
-	var errs []error
-	r.mu.Lock()
-	for _, p := range r.open {
-		errs = append(errs, p.close())
-	}
-	r.mu.Unlock()
+	errs := []error{r.closeReceptions()}
 	if r.registry != nil {
 		errs = append(errs, r.registry.Close())
 	}
@@ -133,7 +135,19 @@ func (r *Receiver) progress(stage string, job journal.Job) func(done, total int6
 }
 
 func (r *Receiver) newEvent(action, release, detail string) journal.Event {
-	return journal.Event{Actor: "diode-receiver " + r.cfg.Receiver, Action: action, Job: release, Release: release, Detail: detail}
+	return journal.Event{Actor: "diode-receiver " + r.cfg.Receiver, Action: action, Job: release, Release: release, Detail: clip(detail)}
+}
+
+// maxReason caps the words of a refusal in the journal, whose events and jobs have caps of their own: an envelope that nobody
+// signed may bring 4,096 names of receivers.
+const maxReason = 4 << 10
+
+// clip shortens a text to maxReason bytes of whole characters.
+func clip(s string) string {
+	if len(s) <= maxReason {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxReason], "") + " ..."
 }
 
 func (r *Receiver) event(action, release, detail string) error {

@@ -5,6 +5,7 @@ package receiver
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"sluice/internal/journal"
 )
@@ -20,7 +21,7 @@ const (
 	stateRejected  = "REJECTED"
 )
 
-// transitions are the legal moves. A rejected release may be received again: with more approvals, or from a medium
+// transitions are the legal moves. A payload found damaged is received again; a rejected release may be received again: with more approvals, or from a medium
 // without the damage.
 func transitions() map[string][]string {
 	return map[string][]string{
@@ -28,7 +29,7 @@ func transitions() map[string][]string {
 		stateReceived:  {stateVerified, stateReceiving, stateRejected},
 		stateVerified:  {stateInspected, stateRejected},
 		stateInspected: {stateHeld, stateRejected},
-		stateHeld:      {statePublished, stateRejected},
+		stateHeld:      {statePublished, stateReceiving, stateRejected},
 		statePublished: {},
 		stateRejected:  {stateReceiving},
 	}
@@ -57,6 +58,12 @@ func dataOf(j journal.Job) (jobData, error) {
 		return d, fmt.Errorf("job %s: %w", j.ID, err)
 	}
 	return d, nil
+}
+
+// clearError begins a state afresh: neither the troubles nor the waiting time of the one before count in it.
+func clearError(j *journal.Job) error {
+	j.LastError, j.Attempts, j.NotBefore = "", 0, time.Time{}
+	return nil
 }
 
 // setData changes the data of a job inside a journal mutation.

@@ -89,8 +89,8 @@ func (r *Receiver) releaseStatus(j journal.Job) ReleaseStatus {
 		Release: j.Release, Name: j.Name, Stream: j.Stream, Epoch: j.Epoch, Seq: j.Seq, Kind: j.Kind, State: j.State,
 		Bytes: d.Bytes, Updated: j.Updated, NotBefore: j.NotBefore, Attempts: j.Attempts, Error: j.LastError,
 	}
-	if p, ok := r.open[mustDigest(j.ID)]; ok {
-		prog := p.obj.Progress()
+	if c, ok := r.open[mustDigest(j.ID)]; ok {
+		prog := c.obj.Progress()
 		rs.Have, rs.Symbols, rs.Recovered = prog.Have, prog.Symbols, prog.Recovered
 	}
 	return rs
@@ -144,7 +144,7 @@ func (r *Receiver) fsckSpool(report func(Problem)) error {
 	}
 	for _, e := range entries {
 		if !wanted[e.Name()] {
-			report(Problem{"spool/" + e.Name(), "no job needs it", "remove the directory"})
+			report(Problem{"spool/" + e.Name(), "no job needs it", "the daemon removes it at its next start"})
 		}
 	}
 	return nil
@@ -152,9 +152,9 @@ func (r *Receiver) fsckSpool(report func(Problem)) error {
 
 func (r *Receiver) fsckJob(j journal.Job, d jobData, report func(Problem)) {
 	where := "spool/" + j.ID
-	sh, err := openShelf(r.spool, mustDigest(j.ID))
+	sh, err := findShelf(r.spool, mustDigest(j.ID))
 	if err != nil {
-		report(Problem{where, err.Error(), "look at the file system"})
+		report(Problem{where, err.Error(), "send the release again"})
 		return
 	}
 	defer sh.Close()

@@ -87,8 +87,10 @@ func openBitmap(root *os.Root, g fec.Geometry) (_ *bitmap, err error) {
 	}
 	words := unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(raw))), size/8) // a mapping starts at a page
 	source, _ := mapWords(g)
-	return &bitmap{file: f, raw: raw, words: words, groups: g.Groups,
-		source: words[headerWords : headerWords+source], repair: words[headerWords+source:]}, nil
+	return &bitmap{
+		file: f, raw: raw, words: words, groups: g.Groups,
+		source: words[headerWords : headerWords+source], repair: words[headerWords+source:],
+	}, nil
 }
 
 // bootKey shortens a boot id to two words.

@@ -61,8 +61,10 @@ func newLayout(root *os.Root, files []File) (*layout, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open folder: %w", err)
 	}
-	l := &layout{root: root, dir: dir, files: files, ends: make([]int64, len(files)),
-		open: make(map[int]*handle, maxOpenFiles), dirty: make([]bool, len(files))}
+	l := &layout{
+		root: root, dir: dir, files: files, ends: make([]int64, len(files)),
+		open: make(map[int]*handle, maxOpenFiles), dirty: make([]bool, len(files)),
+	}
 	var end int64
 	for i, f := range files {
 		end += f.Size

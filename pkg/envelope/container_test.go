@@ -114,6 +114,19 @@ func TestWriterRefuses(t *testing.T) {
 		"evidence twice": func(w *envelope.Writer) error {
 			return errors.Join(begin(w), w.Section(envelope.SectionEvidence, "a", 0), w.Section(envelope.SectionEvidence, "a", 0))
 		},
+		"evidence over 48 MiB together": func(w *envelope.Writer) error {
+			if err := begin(w); err != nil {
+				return errors.New("begin")
+			}
+			const part = envelope.MaxEvidenceTotal / 2
+			for _, name := range []string{"a", "b"} {
+				err := w.Section(envelope.SectionEvidence, name, part)
+				if _, werr := w.Write(make([]byte, part)); err != nil || werr != nil {
+					return errors.New("48 MiB are allowed")
+				}
+			}
+			return w.Section(envelope.SectionEvidence, "c", 1)
+		},
 		"evidence after approval": func(w *envelope.Writer) error {
 			return errors.Join(begin(w), w.Section(envelope.SectionApproval, "a", 0), w.Section(envelope.SectionEvidence, "b", 0))
 		},

@@ -347,8 +347,8 @@ func copyFS(m fstest.MapFS) fstest.MapFS {
 // TestVerifyFiles: by number, with lengths that only the reading shows.
 func TestVerifyFiles(t *testing.T) {
 	const mib = envelope.BlockSize
-	contents := []string{"", "abc", bigFile(mib), bigFile(mib + 1)}
-	s, index := build(t, payload("0", contents[0], "1", contents[1], "2", contents[2], "3", contents[3]), predicate())
+	contents := []string{"", "abc", bigFile(mib), bigFile(mib + 1), bigFile(2 * mib)}
+	s, index := build(t, payload("0", contents[0], "1", contents[1], "2", contents[2], "3", contents[3], "4", contents[4]), predicate())
 	verify := func(i int, instead string) error {
 		var mu sync.Mutex
 		closed := 0
@@ -378,6 +378,9 @@ func TestVerifyFiles(t *testing.T) {
 			var pe *envelope.PayloadError
 			if !errors.As(err, &pe) || pe.Path != fmt.Sprint(i) {
 				t.Errorf("file %d with %d bytes for %d: %v", i, len(c), len(data), err)
+			}
+			if strings.HasPrefix(c, data) && len(data)%mib == 0 && !strings.Contains(err.Error(), "longer") {
+				t.Errorf("file %d with %d bytes for %d: %v: does not say longer", i, len(c), len(data), err)
 			}
 		}
 	}

@@ -85,8 +85,10 @@ func compute(t *testing.T, v vector) vector {
 		encode(t, 0, rowsOf(object, s), repair)
 		for _, row := range []int{0, 1, 9, 10, 63} {
 			for group := range s.D {
-				v.Repair = append(v.Repair, vectorSymbol{SBN: sbn, ESI: s.RepairESI(row, group), Row: row, Group: group,
-					Data: hex.EncodeToString(repair[row][group*s.SymbolSize : (group+1)*s.SymbolSize])})
+				v.Repair = append(v.Repair, vectorSymbol{
+					SBN: sbn, ESI: s.RepairESI(row, group), Row: row, Group: group,
+					Data: hex.EncodeToString(repair[row][group*s.SymbolSize : (group+1)*s.SymbolSize]),
+				})
 			}
 		}
 	}

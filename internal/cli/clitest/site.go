@@ -156,19 +156,32 @@ func (s *Site) Seal(ctx context.Context, dir, stream string, seq int64, officers
 	if err := errors.Join(box.Request(env), s.Decide(box, env, "approve", officers...)); err != nil {
 		return nil, err
 	}
-	found, problems, err := box.Approvals(env.ID)
+	if err := Merge(dir, box.Dir); err != nil {
+		return nil, err
+	}
+	env, err = packer.ReadEnvelope(dir)
+	return env, errors.Join(err, os.RemoveAll(box.Dir))
+}
+
+// Merge puts the approvals of a drop-box into dir/envelope.sluice.
+func Merge(dir, box string) error {
+	env, err := packer.ReadEnvelope(dir)
+	if err != nil {
+		return err
+	}
+	found, problems, err := packer.DropBox{Dir: box}.Approvals(env.ID)
 	if err != nil || len(problems) > 0 {
-		return nil, fmt.Errorf("drop-box: %v: %w", problems, err)
+		return fmt.Errorf("drop-box: %v: %w", problems, err)
 	}
 	if err := env.Merge(found); err != nil {
-		return nil, err
+		return err
 	}
 	f, err := os.Create(filepath.Join(dir, "envelope.sluice"))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	_, err = env.WriteTo(f)
-	return env, errors.Join(err, f.Close(), os.RemoveAll(box.Dir))
+	return errors.Join(err, f.Close())
 }
 
 // Decide lets officers approve or reject a request in a drop-box.

@@ -29,8 +29,10 @@ type place struct{ sbn, row, group int }
 // NewMemory makes an empty object.
 func NewMemory(g fec.Geometry) *Memory {
 	n := g.Symbols()
-	return &Memory{geometry: g, decoder: fec.NewDecoder(), data: make([]byte, n*int64(g.SymbolSize)),
-		have: make([]bool, n), missing: n, repair: make(map[place][]byte)}
+	return &Memory{
+		geometry: g, decoder: fec.NewDecoder(), data: make([]byte, n*int64(g.SymbolSize)),
+		have: make([]bool, n), missing: n, repair: make(map[place][]byte),
+	}
 }
 
 // Put implements link.Payload.

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"sluice/internal/checkpoint/checkpointtest"
+	"sluice/internal/cli"
+	"sluice/internal/cli/clitest"
+	"sluice/internal/hub/hubtest"
+	"sluice/internal/packer"
+	"sluice/pkg/quality/qualitytest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"bastion-packer": main})
+}
+
+// TestScripts runs testdata/script: every verb and every exit code. Each script begins with keys/, made once, and with a Hub of its own.
+func TestScripts(t *testing.T) {
+	s := site(t)
+	models := filepath.Join(t.TempDir(), "models")
+	if err := checkpointtest.Write(models, checkpointtest.Small()); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			return errors.Join(s.Prepare(env), startHub(env, models))
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exit": clitest.Exit, "flip": clitest.Flip, "expand": clitest.Expand, "edit": clitest.Edit,
+			"snapshot": snapshot(models), "evaluations": evaluations, "request": request, "merge": merge,
+		},
+		RequireUniqueNames: true,
+	})
+}
+
+// startHub serves the base and the AWQ snapshot as org/base and org/awq, at $HUB.
+func startHub(env *testscript.Env, models string) error {
+	hub := hubtest.New()
+	for name, dir := range map[string]string{"org/base": checkpointtest.Base(models), "org/awq": checkpointtest.AWQ(models)} {
+		commit, err := hub.AddRepo(name, dir)
+		if err != nil {
+			return err
+		}
+		env.Setenv(strings.ToUpper(strings.TrimPrefix(name, "org/")), commit)
+	}
+	srv := httptest.NewServer(hub)
+	env.Defer(srv.Close)
+	env.Setenv("HUB", srv.URL)
+	return nil
+}
+
+// snapshot is the script command `snapshot base|awq DIR`: a published model without the Hub.
+func snapshot(models string) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 2 {
+			ts.Fatalf("usage: snapshot base|awq DIR")
+		}
+		ts.Check(os.CopyFS(ts.MkAbs(args[1]), os.DirFS(filepath.Join(models, args[0]))))
+	}
+}
+
+// evaluations is the script command `evaluations pass|fail DIR`.
+func evaluations(ts *testscript.TestScript, neg bool, args []string) {
+	specs := map[string]qualitytest.Spec{"pass": qualitytest.Passing(1), "fail": qualitytest.Failing(1)}
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: evaluations pass|fail DIR")
+	}
+	ts.Check(qualitytest.Write(ts.MkAbs(args[1]), specs[args[0]]))
+}
+
+// request is the script command `request JOB BOX`: what the daemon's seal does, JOB/envelope.sluice is put up for approval. It sets
+// RELEASE (its id) and WORDS (what an officer types).
+func request(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: request JOB BOX")
+	}
+	env, err := packer.ReadEnvelope(ts.MkAbs(args[0]))
+	ts.Check(err)
+	ts.Check(packer.DropBox{Dir: ts.MkAbs(args[1])}.Request(env))
+	ts.Setenv("RELEASE", env.ID.String())
+	ts.Setenv("WORDS", packer.Words(env))
+}
+
+// merge is the script command `merge JOB BOX`: what the daemon's collect does, the approvals of a drop-box go into JOB/envelope.sluice.
+func merge(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: merge JOB BOX")
+	}
+	ts.Check(clitest.Merge(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
+}
+
+// site makes the keys and the trust object that tests share.
+func site(t *testing.T) *clitest.Site {
+	t.Helper()
+	s, err := clitest.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// call runs a command line in this process.
+func call(t *testing.T, stdout, stderr io.Writer, args ...string) int {
+	t.Helper()
+	return cli.Run(t.Context(), root, args, cli.Streams{In: strings.NewReader(""), Out: stdout, Err: stderr})
+}
