@@ -26,7 +26,7 @@ func TestWrongConfiguration(t *testing.T) {
 		words          []string
 	}{
 		{"unknown key", "\nlink:", "\nretian: 5m\nlink:", []string{"wrong.yaml:7", "retian", "retain"}},
-		{"unknown key below", "receive_buffer:", "recieve_buffer:", []string{"wrong.yaml:7", "recieve_buffer", "receive_buffer"}},
+		{"unknown key below", "receive_buffer:", "receive_bufer:", []string{"wrong.yaml:7", "receive_bufer", "receive_buffer"}},
 		{"wrong fingerprint", s.Fingerprint, wrong, []string{s.Path("trust.json"), s.Fingerprint, wrong, "paper record"}},
 		{"no fingerprint", "fingerprint: " + s.Fingerprint, "fingerprint: ''", []string{"trust.fingerprint", "64 hex digits"}},
 		{"key of somebody else", "/keys/" + lab.Receiver + ",", "/keys/link,", []string{"keys.hpke", "/keys/link"}},

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"sluice/integration/lab"
+	"sluice/internal/packer"
 	"sluice/internal/receiver"
 	"sluice/pkg/envelope"
 )
@@ -31,7 +32,7 @@ type template struct {
 	err  error
 }
 
-var shared template //nolint:gochecknoglobals // made once for all tests of the package
+var shared template
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -100,12 +101,20 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// sealed makes a payload of the given size and a sealed release of it, approved by as many security officers as asked; two are enough.
+// sealed gives the site a sealed release with a payload of the given size, approved by as many security officers as asked; two are
+// enough. Sealing costs a scrypt for each signature, so the releases are made once, at the template, and copied.
 func sealed(t *testing.T, s *lab.Site, seq int, size int64, officers int) (dir string, env *envelope.Envelope) {
 	t.Helper()
-	dir = s.Path(fmt.Sprintf("release-%d", seq))
-	must(t, lab.RandomFile(filepath.Join(dir, "payload", "data.safetensors"), size, uint64(seq)))
-	env, err := s.SealData(t.Context(), dir, "data/lab", seq, lab.Security()[:officers]...)
+	name := fmt.Sprintf("release-%d-%d-%d", seq, size/mib, officers)
+	original := shared.site.Path(name)
+	if _, err := os.Stat(filepath.Join(original, "envelope.sluice")); err != nil {
+		must(t, lab.RandomFile(filepath.Join(original, "payload", "data.safetensors"), size, uint64(seq)))
+		_, err = shared.site.SealData(t.Context(), original, "data/lab", seq, lab.Security()[:officers]...)
+		must(t, err)
+	}
+	dir = s.Path(name)
+	must(t, os.CopyFS(dir, os.DirFS(original)))
+	env, err := packer.ReadEnvelope(dir)
 	must(t, err)
 	return dir, env
 }

@@ -20,10 +20,8 @@ var version string
 func main() { os.Exit(cli.Main(root)) }
 
 func root(s cli.Streams) *cobra.Command {
-	c := cli.Group("bastion-packer", "The low side of Sluice: mirror, inspect, gate, seal, approve, send",
+	return cli.Group("bastion-packer", "The low side of Sluice: mirror, inspect, gate, seal, approve, send",
 		runCommand(s), checkCommand(s), statusCommand(s), verifyCommand(s), cli.VersionCommand(s, cli.Version(version)),
 		mirrorCommand(s), inspectCommand(s), gateCommand(s), sealCommand(s), approveCommand(s), sendCommand(s),
 		cli.KeysCommand(s), cli.TrustCommand(s, true))
-	c.Long = c.Short + ""
-	return c
 }

@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": clitest.Exit, "flip": clitest.Flip, "expand": clitest.Expand, "edit": clitest.Edit,
-			"snapshot": snapshot(models), "evaluations": evaluations, "request": request, "merge": merge,
+			"snapshot": snapshot(models), "evaluations": evaluations, "request": request, "merge": merge, "pickle": pickle,
 		},
 		RequireUniqueNames: true,
 	})
@@ -78,6 +78,14 @@ func evaluations(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: evaluations pass|fail DIR")
 	}
 	ts.Check(qualitytest.Write(ts.MkAbs(args[1]), specs[args[0]]))
+}
+
+// pickle is the script command `pickle FILE`: what torch.save would leave, a pickle of protocol 4 that calls a function when it is read.
+func pickle(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: pickle FILE")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94."), 0o600))
 }
 
 // request is the script command `request JOB BOX`: what the daemon's seal does, JOB/envelope.sluice is put up for approval. It sets

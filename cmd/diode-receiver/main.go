@@ -20,9 +20,7 @@ var version string
 func main() { os.Exit(cli.Main(root)) }
 
 func root(s cli.Streams) *cobra.Command {
-	c := cli.Group("diode-receiver", "The high side of Sluice: receive, verify, hold, publish",
+	return cli.Group("diode-receiver", "The high side of Sluice: receive, verify, hold, publish",
 		runCommand(s), checkCommand(s), statusCommand(s), verifyCommand(s), cli.VersionCommand(s, cli.Version(version)),
 		importCommand(s), listCommand(s), fsckCommand(s), cli.KeysCommand(s), cli.TrustCommand(s, false))
-	c.Long = c.Short + ""
-	return c
 }

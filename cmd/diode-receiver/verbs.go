@@ -111,11 +111,23 @@ func importCommand(s cli.Streams) *cobra.Command {
 
 // verdict tells a negative verdict from a failure.
 func verdict(err error) error {
+	var usage *cli.UsageError
+	if errors.As(err, &usage) {
+		return err
+	}
 	var refused *receiver.RefusedError
 	if errors.As(err, &refused) || receiver.Classify(err) == receiver.Refused {
 		return cli.Refused(err)
 	}
 	return err
+}
+
+// verifyVerdict is verdict for published bytes too: that they are not what was released is an answer, not a failure to look.
+func verifyVerdict(err error) error {
+	if errors.Is(err, registry.ErrCorrupt) || receiver.Classify(err) == receiver.Broken {
+		return cli.Refused(err)
+	}
+	return verdict(err)
 }
 
 // withReceiver opens the receiver's state for one verb.
@@ -225,7 +237,7 @@ registry, by its release id.`,
 			}
 			env, a, err := verifyWhere(cmd.Context(), cfg, st, name, args[0])
 			if err != nil {
-				return verdict(err)
+				return verifyVerdict(err)
 			}
 			_, err = fmt.Fprintf(s.Out, "ok  release %s\n    %s %s, stream %s epoch %d seq %d\n    approved by %s\n    %d files, every byte\n", env.ID, env.Statement.Predicate.Name,
 				env.Statement.Predicate.Version, env.Statement.Predicate.Stream, env.Statement.Predicate.Epoch, env.Statement.Predicate.Seq,

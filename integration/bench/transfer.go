@@ -3,12 +3,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,7 +34,7 @@ func (b *bench) transfer(ctx context.Context, n int, size int64, rate string) (m
 	defer func() {
 		err = errors.Join(err, os.RemoveAll(dir), os.RemoveAll(b.Path("high")), os.RemoveAll(b.Path("registry")))
 	}()
-	if err := randomFile(filepath.Join(dir, "payload", "data.safetensors"), size, uint64(n)); err != nil {
+	if err := lab.RandomFile(filepath.Join(dir, "payload", "data.safetensors"), size, uint64(n)); err != nil {
 		return m, err
 	}
 	env, err := b.SealData(ctx, dir, "data/bench", n, lab.Security()[:2]...)
@@ -118,37 +115,3 @@ func cpuOf(d *lab.Daemon) (time.Duration, error) {
 	system, err2 := strconv.ParseInt(f[12], 10, 64)
 	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
 }
-
-// randomFile writes a safetensors file of size bytes that do not compress: the inspection lets no unknown kind of file pass.
-func randomFile(name string, size int64, seed uint64) (err error) {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	header := fmt.Appendf(nil, `{"t":{"dtype":"U8","shape":[%[1]d],"data_offsets":[0,%[1]d]}}`, size-headerSize)
-	header = append(header, bytes.Repeat([]byte(" "), headerSize-8-len(header))...)
-	if _, err := f.Write(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)); err != nil {
-		return err
-	}
-	size -= headerSize
-	var key [32]byte
-	key[0], key[1] = byte(seed), byte(seed>>8)
-	src := rand.NewChaCha8(key)
-	buf := make([]byte, 1<<20)
-	for size > 0 {
-		n := min(size, int64(len(buf)))
-		_, _ = src.Read(buf[:n])
-		if _, err := f.Write(buf[:n]); err != nil {
-			return err
-		}
-		size -= n
-	}
-	return nil
-}
-
-// headerSize is the size of the file's safetensors header, its length field included.
-const headerSize = 256

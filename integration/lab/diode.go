@@ -44,8 +44,10 @@ func NewDiode(ctx context.Context) (*Diode, error) {
 		}
 	}
 	pid := os.Getpid()
-	d := &Diode{Low: fmt.Sprintf("slab-low-%d", pid), High: fmt.Sprintf("slab-high-%d", pid),
-		lowDev: "low0", highDev: "high0", triedFrom: "tried_back", backTo: "came_back"}
+	d := &Diode{
+		Low: fmt.Sprintf("slab-low-%d", pid), High: fmt.Sprintf("slab-high-%d", pid),
+		lowDev: "low0", highDev: "high0", triedFrom: "tried_back", backTo: "came_back",
+	}
 	if _, err := command(ctx, "", "ip", "netns", "add", d.Low); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoDiode, err)
 	}

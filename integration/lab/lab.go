@@ -175,10 +175,18 @@ func (s *Site) Measure(ctx context.Context, binary string, args ...string) (stri
 	return out.String(), usage(cmd), nil
 }
 
+// CallCapped is Call with a limit on private memory in bytes (RLIMIT_DATA, setrlimit(2)): a process that takes more dies. Unlike
+// Usage.RSS it means the same whatever the caller's own size is.
+func (s *Site) CallCapped(ctx context.Context, limit int64, binary string, args ...string) (string, error) {
+	shell := Site{Bin: "/bin"}
+	const capped = `ulimit -d "$0" && exec "$@"`
+	return shell.Call(ctx, "sh", append([]string{"-c", capped, fmt.Sprint(limit / 1024), filepath.Join(s.Bin, binary)}, args...)...)
+}
+
 // Usage is what a process used in all.
 type Usage struct {
 	CPU time.Duration // user and system
-	RSS int64         // largest resident set, bytes
+	RSS int64         // largest resident set, bytes; at least that of the process that started it, which Linux counts in (getrusage(2))
 }
 
 func usage(cmd *exec.Cmd) Usage {
@@ -321,6 +329,18 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
 // Signal sends a signal.
 func (d *Daemon) Signal(sig os.Signal) error { return d.cmd.Process.Signal(sig) }
+
+// PeakRSS is the largest resident set of the running process so far, in bytes (VmHWM in proc(5)).
+func (d *Daemon) PeakRSS() (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID()))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	var kib int64
+	_, err = fmt.Sscanf(rest, "%d kB", &kib)
+	return kib * 1024, err
+}
 
 // State is how the process ended; it waits for the end.
 func (d *Daemon) State() *os.ProcessState { <-d.done; return d.cmd.ProcessState }

@@ -190,8 +190,7 @@ func (in *inspector) checkJSON(f *file) error {
 		in.refuse(RuleJSON, f.path, "leave it out", "%d bytes: want at most %d", f.size, maxJSONFile)
 		return nil
 	}
-	var r io.Reader = f.all()
-	root, err := scanJSON(r, in.codeKeys(f.path))
+	root, err := scanJSON(f.all(), in.codeKeys(f.path))
 	if errors.Is(err, errJSON) {
 		in.refuse(RuleJSON, f.path, "its author must write strict JSON", "%v", err)
 		return nil

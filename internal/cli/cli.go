@@ -31,8 +31,8 @@ const (
 	ExitRefused = 3 // the verdict is no; evidence was written
 )
 
-// ExitStatus is the paragraph that every help text ends with; Run puts it there.
-const ExitStatus = `
+// exitStatus is the paragraph that every help text ends with; Run puts it there.
+const exitStatus = `
 EXIT STATUS
   0  done
   1  failed; trying again may help
@@ -125,7 +125,7 @@ func explainExit(c *cobra.Command) {
 	if c.Long == "" {
 		c.Long = c.Short + "."
 	}
-	c.Long = strings.TrimRight(c.Long, "\n") + "\n" + ExitStatus
+	c.Long = strings.TrimRight(c.Long, "\n") + "\n" + exitStatus
 	for _, sub := range c.Commands() {
 		explainExit(sub)
 	}

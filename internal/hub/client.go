@@ -320,7 +320,7 @@ func discard(resp *http.Response) {
 	if resp == nil || resp.Body == nil {
 		return
 	}
-	io.CopyN(io.Discard, resp.Body, maxDiscard)
+	_, _ = io.CopyN(io.Discard, resp.Body, maxDiscard) // when it fails, the connection is closed instead of used again
 	resp.Body.Close()
 }
 

@@ -99,34 +99,34 @@ func statusError(req *http.Request, resp *http.Response) *StatusError {
 		Code:    printable(resp.Header.Get("X-Error-Code")),
 		Message: printable(resp.Header.Get("X-Error-Message")),
 	}
-	e.Err, e.Advice = classify(e.Status, e.Code)
+	e.Advice, e.Err = classify(e.Status, e.Code)
 	return e
 }
 
-func classify(status int, code string) (sentinel error, advice string) {
+func classify(status int, code string) (advice string, sentinel error) {
 	switch code {
 	case "RepoNotFound":
-		return ErrRepoNotFound, "check the name; a private repository needs a token that may read it"
+		return "check the name; a private repository needs a token that may read it", ErrRepoNotFound
 	case "RevisionNotFound":
-		return ErrRevisionNotFound, "check the branch, tag or commit"
+		return "check the branch, tag or commit", ErrRevisionNotFound
 	case "EntryNotFound":
-		return ErrEntryNotFound, ""
+		return "", ErrEntryNotFound
 	case "GatedRepo":
-		return ErrGated, "open the repository's page with the account that owns the token, accept its terms, wait for the grant, then mirror again"
+		return "open the repository's page with the account that owns the token, accept its terms, wait for the grant, then mirror again", ErrGated
 	}
 	switch {
 	case status == http.StatusUnauthorized:
-		return ErrToken, "check the token file: the token may be mistyped, expired or revoked"
+		return "check the token file: the token may be mistyped, expired or revoked", ErrToken
 	case status == http.StatusForbidden:
-		return ErrForbidden, "the repository may be disabled, or a proxy refuses"
+		return "the repository may be disabled, or a proxy refuses", ErrForbidden
 	case status == http.StatusTooManyRequests:
-		return ErrUnavailable, "the rate limit is used up: try again in five minutes, or configure a token"
+		return "the rate limit is used up: try again in five minutes, or configure a token", ErrUnavailable
 	case status == http.StatusRequestTimeout || status >= 500:
-		return ErrUnavailable, "try again later"
+		return "try again later", ErrUnavailable
 	case status == http.StatusNotFound:
-		return ErrProtocol, "a 404 without X-Error-Code: is the endpoint a Hub?"
+		return "a 404 without X-Error-Code: is the endpoint a Hub?", ErrProtocol
 	}
-	return ErrProtocol, ""
+	return "", ErrProtocol
 }
 
 // networkError keeps cancellation as it is and marks everything else as transient.

@@ -104,7 +104,7 @@ func TestRequestedWait(t *testing.T) {
 
 func TestBackoffIsCapped(t *testing.T) {
 	wait := backoff(2 * time.Minute)
-	day := &http.Response{StatusCode: 429, Header: http.Header{"Retry-After": {"86400"}}}
+	day := &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"86400"}}}
 	if got := wait(0, 0, 0, day); got != 2*time.Minute {
 		t.Errorf("a day's Retry-After waits %v", got)
 	}

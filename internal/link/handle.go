@@ -171,6 +171,7 @@ func (r *Receiver) sealed(s *session, h Header, d []byte, now time.Time) {
 		return
 	}
 	switch s.window.mark(h.Counter) {
+	case fresh:
 	case seen:
 		s.ledger.duplicates++
 		r.total.duplicates++

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -66,13 +65,6 @@ func (c cargo) transfer() link.Transfer {
 	}
 }
 
-// heal returns pass n: rows fresh repair rows.
-func (c cargo) heal(pass, first, rows int) link.Transfer {
-	t := c.transfer()
-	t.Pass, t.Source, t.FirstRow, t.Rows = pass, false, first, rows
-	return t
-}
-
 // sink keeps what it accepts in memory.
 type sink struct {
 	mu       sync.Mutex
@@ -83,8 +75,6 @@ type sink struct {
 }
 
 func newSink() *sink { return &sink{payloads: make(map[[32]byte]*linktest.Memory)} }
-
-var errAltered = errors.New("envelope altered")
 
 func (s *sink) Envelope(_ context.Context, a link.Announcement, envelope io.ReaderAt, size int64) (link.Payload, error) {
 	b := make([]byte, size)

@@ -126,7 +126,7 @@ func TestPacer(t *testing.T) {
 func TestPacerCatchesUpALittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pacer{rate: 100e6, next: time.Now()}
-		time.Sleep(time.Minute) // the sender's disk hung
+		time.Sleep(time.Minute) //nolint:forbidigo // synctest's clock: the sender's disk hung
 		start, burst := time.Now(), int64(0)
 		for time.Since(start) == 0 {
 			if err := p.wait(t.Context(), 1452, 1); err != nil {
@@ -169,12 +169,12 @@ func TestBatcherCounts(t *testing.T) {
 			if err := fill(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) //nolint:forbidigo // synctest's clock
 		}
 		if b.failed != 9 || b.bytes != 0 {
 			t.Errorf("failed %d, bytes %d", b.failed, b.bytes)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) //nolint:forbidigo // synctest's clock
 		if err := fill(); !errors.Is(err, errQueue) {
 			t.Errorf("after 11 s without success: %v", err)
 		}
@@ -243,7 +243,6 @@ func (zeros) ReadAt(b []byte, _ int64) (int, error) { clear(b); return len(b), n
 // headerWriter checks that the counters of a session are 0, 1, 2, ...
 type headerWriter struct {
 	counters map[[8]byte]uint64
-	err      error
 }
 
 func (w *headerWriter) WriteBatch(b []byte, segment int) error {

@@ -175,7 +175,8 @@ func (r *udpReader) take(bufs []Buffer) {
 		m := &r.msgs[i]
 		bufs[i].N = int(m.Len)
 		bufs[i].Segment = bufs[i].N
-		c := parseControl(r.control[i][:min(uint64(m.Hdr.Controllen), controlSize)])
+		length := uint64(m.Hdr.Controllen) //nolint:unconvert // it has 32 bits on some architectures
+		c := parseControl(r.control[i][:min(length, controlSize)])
 		if c.segment > 0 {
 			bufs[i].Segment = c.segment
 		}
@@ -241,10 +242,11 @@ func parseControl(b []byte) control {
 	header := unix.CmsgLen(0)
 	for len(b) >= header {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
-		if uint64(h.Len) < uint64(header) || uint64(h.Len) > uint64(len(b)) {
+		length := uint64(h.Len) //nolint:unconvert // it has 32 bits on some architectures
+		if length < uint64(header) || length > uint64(len(b)) {
 			return c
 		}
-		data := b[header:h.Len]
+		data := b[header:length]
 		switch {
 		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
 			c.segment = int(int32(binary.NativeEndian.Uint32(data)))

@@ -173,6 +173,7 @@ func (w *udpWriter) writeOnce(b []byte, segment, count int) (int, error) {
 		return w.writeEach(b, segment)
 	case sendMMsg:
 		return w.writeMMsg(b, segment, count)
+	case sendWrite:
 	}
 	return w.writeEach(b, segment)
 }

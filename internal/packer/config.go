@@ -180,7 +180,7 @@ func (c *Config) fillWatches() {
 
 var (
 	fingerprintRule = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	streamRule      = regexp.MustCompile(`^[a-z0-9][a-z0-9._/-]{0,127}$`)
+	streamRule      = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*$`)
 	receiverRule    = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 	// classificationRule is docs/spec/envelope.md section 4.
 	classificationRule = regexp.MustCompile(`^[ -~]{1,64}$`)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"sluice/internal/console"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -19,11 +20,12 @@ import (
 )
 
 // ReviewPage is the one page that an officer is shown. The hash of exactly this text goes into the approval. Risks come first.
+// What came from outside is cleaned of control characters and direction marks: a release must not be able to draw its own page.
 func ReviewPage(env *envelope.Envelope) string {
 	p := env.Statement.Predicate
 	var b strings.Builder
 	line := func(key, format string, args ...any) {
-		fmt.Fprintf(&b, "%-11s %s\n", key, fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "%-11s %s\n", key, console.Clean(fmt.Sprintf(format, args...)))
 	}
 	line("RELEASE", "%s   epoch %d seq %d   %s %s", p.Stream, p.Epoch, p.Seq, p.Kind, p.Name)
 	line("FROM", "%s %s", p.Source.Repo, p.Source.Commit)
@@ -92,7 +94,7 @@ func writeFiles(b *strings.Builder, st *envelope.Statement) {
 			fmt.Fprintf(b, "  and %d more in the statement\n", len(st.Subjects)-most)
 			return
 		}
-		fmt.Fprintf(b, "  %10s  %.16s…  %s\n", humanize.IBytes(uint64(s.Annotations.Size)), s.Digest.SHA256, s.Name)
+		fmt.Fprintf(b, "  %10s  %.16s…  %s\n", humanize.IBytes(uint64(s.Annotations.Size)), s.Digest.SHA256, console.Clean(s.Name))
 	}
 }
 

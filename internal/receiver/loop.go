@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"time"
@@ -32,7 +33,10 @@ func (r *Receiver) Run(ctx context.Context, lr *link.Receiver) error {
 	r.mu.Lock()
 	r.link = lr
 	r.mu.Unlock()
-	if err := r.resume(ctx); err != nil {
+	if err := r.sweep(); err != nil {
+		return err
+	}
+	if err := r.resume(); err != nil {
 		return err
 	}
 	g, work := errgroup.WithContext(ctx)
@@ -41,27 +45,67 @@ func (r *Receiver) Run(ctx context.Context, lr *link.Receiver) error {
 	}
 	g.Go(func() error { return r.loop(work) })
 	err := g.Wait()
-	r.watchers.Wait()
-	return err
+	return errors.Join(err, r.closeReceptions())
+}
+
+// sweep removes the spool directories that no job needs: a crash between two steps leaves them, with all the space they reserve.
+func (r *Receiver) sweep() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	jobs, err := r.journal.List(nil)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]bool{linkDir: true}
+	for _, j := range jobs {
+		wanted[j.ID] = wantsSpool(j)
+	}
+	entries, err := fs.ReadDir(r.spool.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("spool: %w", err)
+	}
+	for _, e := range entries {
+		if wanted[e.Name()] {
+			continue
+		}
+		r.log.Warn("spool directory that no job needs is removed", zap.String("name", e.Name()))
+		if err := r.removeSpool(e.Name()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wantsSpool tells whether a job still needs its spool directory. One whose data cannot be read keeps it.
+func wantsSpool(j journal.Job) bool {
+	d, err := dataOf(j)
+	return err != nil || j.State != stateRejected && (j.State != statePublished || d.SpoolKept)
 }
 
 // resume reopens the receptions that a crash or a stop interrupted, so that the symbols of running sessions go on
 // landing in them.
-func (r *Receiver) resume(ctx context.Context) error {
+func (r *Receiver) resume() error {
 	jobs, err := r.journal.List(func(j journal.Job) bool { return j.State == stateReceiving })
 	if err != nil {
 		return err
 	}
 	for _, job := range jobs {
-		if err := r.resumeOne(ctx, job); err != nil {
+		if err := r.resumeOne(job); err != nil {
 			r.log.Warn("reception not resumed; it goes on when the release is announced again", zap.String("release", job.ID), zap.Error(err))
 		}
 	}
 	return nil
 }
 
-func (r *Receiver) resumeOne(ctx context.Context, job journal.Job) error {
-	sh, err := openShelf(r.spool, mustDigest(job.ID))
+// resumeOne opens the reception of one job again. One that is open already is left alone.
+func (r *Receiver) resumeOne(job journal.Job) error {
+	id := mustDigest(job.ID)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.open[id] != nil {
+		return nil
+	}
+	sh, err := findShelf(r.spool, id)
 	if err != nil {
 		return err
 	}
@@ -73,15 +117,11 @@ func (r *Receiver) resumeOne(ctx context.Context, job journal.Job) error {
 	if err != nil {
 		return errors.Join(err, sh.Close())
 	}
-	obj, err := sh.assemble(env.Statement, g.SymbolSize, g.Groups, r.log)
+	obj, err := sh.assemble(env.Statement, g, r.log)
 	if err != nil {
 		return errors.Join(err, sh.Close())
 	}
-	p := &payload{obj: obj, shelf: sh, id: env.ID, symbol: int64(g.SymbolSize)}
-	r.mu.Lock()
-	r.open[env.ID] = p
-	r.mu.Unlock()
-	r.watch(ctx, p)
+	r.enter(newReception(obj, sh, env, g))
 	prog := obj.Progress()
 	r.log.Info("reception resumed", zap.String("release", job.ID), zap.Int64("symbols", prog.Have), zap.Int64("of", prog.Symbols))
 	return nil
@@ -106,6 +146,9 @@ func (r *Receiver) loop(ctx context.Context) error {
 // Step moves every job that is due as far as it goes now. It returns an error only when the process cannot go on.
 func (r *Receiver) Step(ctx context.Context) error {
 	for ctx.Err() == nil {
+		if err := r.failure(); err != nil {
+			return err
+		}
 		jobs, err := r.journal.Due(r.now(), stateReceived, stateVerified, stateInspected, stateHeld)
 		if err != nil {
 			return err
@@ -113,24 +156,51 @@ func (r *Receiver) Step(ctx context.Context) error {
 		if len(jobs) == 0 {
 			return r.tidy(ctx)
 		}
-		for _, job := range jobs {
-			if err := r.advance(context.WithoutCancel(ctx), job); err != nil && Classify(err) == Broken {
-				return err
-			}
+		stuck, err := r.advanceAll(ctx, jobs)
+		if err != nil || stuck {
+			return err
 		}
 	}
 	return nil
 }
 
-// advance runs the stage of one job and commits what came of it.
+// advanceAll gives every job its turn. stuck says that a job could not even be put off: it is due still, and only the next tick
+// looks at it again.
+func (r *Receiver) advanceAll(ctx context.Context, jobs []journal.Job) (stuck bool, err error) {
+	for _, job := range jobs {
+		if ctx.Err() != nil {
+			return false, nil
+		}
+		err := r.advance(context.WithoutCancel(ctx), job)
+		var refused *RefusedError
+		switch {
+		case err == nil || errors.As(err, &refused):
+		case Classify(err) == Broken:
+			return false, err
+		default:
+			r.log.Error("nothing could be recorded", zap.String("release", job.ID), zap.String("state", job.State), zap.Error(err))
+			stuck = true
+		}
+	}
+	return stuck, nil
+}
+
+// advance runs the stage of one job and commits what came of it. The job is read again under the lock: an officer's stop order
+// may have come first.
 func (r *Receiver) advance(ctx context.Context, job journal.Job) error {
+	r.stage.Lock()
+	defer r.stage.Unlock()
+	now, err := r.journal.Get(job.ID)
+	if err != nil || now.State != job.State {
+		return err
+	}
 	sh, err := openShelf(r.spool, mustDigest(job.ID))
 	if err != nil {
 		return r.postpone(job, err)
 	}
 	defer sh.Close()
 	env, err := sh.envelope()
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, envelope.ErrFormat) || errors.Is(err, envelope.ErrDigest) {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, envelope.ErrFormat) || errors.Is(err, envelope.ErrDigest) || errors.Is(err, envelope.ErrVersion) {
 		return r.lostSpool(job, err)
 	}
 	if err != nil {
@@ -142,7 +212,7 @@ func (r *Receiver) advance(ctx context.Context, job journal.Job) error {
 	case err == nil:
 		return r.commit(job, to, mutate, detail, began)
 	case Classify(err) == Refused:
-		return r.refuse(ctx, env, err)
+		return r.refuse(env, err)
 	default:
 		return r.postpone(job, err)
 	}
@@ -172,6 +242,14 @@ func (r *Receiver) commit(job journal.Job, to string, mutate func(*journal.Job) 
 	r.metrics.transitions.WithLabelValues(to).Inc()
 	r.log.Info(eventName(to), zap.String("release", job.ID), zap.String("name", job.Name), zap.String("stream", job.Stream),
 		zap.Int64("seq", job.Seq), zap.String("detail", detail), zap.Duration("took", r.now().Sub(began)))
+	switch to {
+	case statePublished:
+		r.metrics.published.Inc()
+	case stateReceiving:
+		if err := r.resumeOne(job); err != nil {
+			r.log.Warn("reception not resumed; a restart tries again", zap.String("release", job.ID), zap.Error(err))
+		}
+	}
 	return nil
 }
 
@@ -200,7 +278,7 @@ func (r *Receiver) postpone(job journal.Job, cause error) error {
 	r.log.Warn("postponed", zap.String("release", job.ID), zap.String("state", job.State), zap.Int("attempts", job.Attempts+1), zap.Error(cause))
 	_, err := r.journal.Touch(job.ID, func(j *journal.Job) error {
 		j.Attempts++
-		j.LastError = cause.Error()
+		j.LastError = clip(cause.Error())
 		j.NotBefore = r.now().Add(backOff(j.Attempts))
 		return nil
 	})
@@ -217,13 +295,16 @@ func backOff(attempts int) time.Duration {
 // rejected and said aloud; the next pass brings the release again.
 func (r *Receiver) lostSpool(job journal.Job, cause error) error {
 	r.log.Error("the spool lost a release", zap.String("release", job.ID), zap.Error(cause))
-	note := func(j *journal.Job) error { j.LastError = cause.Error(); return nil }
+	note := func(j *journal.Job) error { j.LastError, j.NotBefore = clip(cause.Error()), time.Time{}; return nil }
 	_, err := r.journal.Advance(job.ID, job.State, stateRejected, note, r.newEvent("spool lost", job.ID, cause.Error()))
 	return errors.Join(err, r.removeSpool(job.ID))
 }
 
-// tidy reads published releases back and frees their spool copies when their time has come.
+// tidy drops receptions that were overtaken, reads published releases back and frees their spool copies when their time has come.
 func (r *Receiver) tidy(ctx context.Context) error {
+	if err := r.dropOvertaken(); err != nil {
+		return err
+	}
 	jobs, err := r.journal.Due(r.now(), statePublished)
 	if err != nil {
 		return err
@@ -236,7 +317,7 @@ func (r *Receiver) tidy(ctx context.Context) error {
 		if !d.SpoolKept || ctx.Err() != nil {
 			continue
 		}
-		if err := r.readBack(ctx, job); err != nil {
+		if err := r.readBack(ctx, job); err != nil && ctx.Err() == nil {
 			if err := r.postpone(job, err); err != nil {
 				return err
 			}

@@ -33,10 +33,10 @@ func (r *Receiver) Import(ctx context.Context, dir string, wait bool) (journal.J
 	}
 	approval, err := r.check(env)
 	if err != nil {
-		return journal.Job{}, r.settle(ctx, env, err)
+		return journal.Job{}, r.settle(env, err)
 	}
 	if err := r.takeIn(ctx, medium, env, approval); err != nil {
-		return journal.Job{}, r.settle(ctx, env, err)
+		return journal.Job{}, r.failedImport(env, err)
 	}
 	if _, err := r.journal.Advance(id, stateReceiving, stateReceived, clearError, r.newEvent("imported", id, dir)); err != nil {
 		return journal.Job{}, err
@@ -60,7 +60,7 @@ func (r *Receiver) importAgain(ctx context.Context, env *envelope.Envelope, wait
 	}
 	if ok && job.State == statePublished && m.Release != job.Release {
 		_, err := r.check(env)
-		return job, r.settle(ctx, env, err)
+		return job, r.settle(env, err)
 	}
 	return r.finish(ctx, job.ID, wait)
 }
@@ -89,6 +89,27 @@ func openMedium(dir string) (*os.Root, *envelope.Envelope, error) {
 	return root, env, nil
 }
 
+// failedImport refuses the release that a damaged medium brought, and otherwise gives the space back that its copy took.
+func (r *Receiver) failedImport(env *envelope.Envelope, err error) error {
+	if Classify(err) == Refused {
+		r.stage.Lock()
+		defer r.stage.Unlock()
+		return r.refuse(env, err)
+	}
+	if Classify(err) == Broken {
+		return err
+	}
+	return errors.Join(err, r.giveBack(env.ID.String(), err), r.dropPayload(env.ID.String()))
+}
+
+// dropPayload removes what is here of a payload and keeps the envelope.
+func (r *Receiver) dropPayload(id string) error {
+	if err := r.spool.RemoveAll(id + "/" + payloadDir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("spool: %w", err)
+	}
+	return nil
+}
+
 // takeIn reserves the space by copying the payload in.
 func (r *Receiver) takeIn(ctx context.Context, medium *os.Root, env *envelope.Envelope, approval mofn.Approval) error {
 	files, err := medium.OpenRoot("payload")
@@ -99,6 +120,9 @@ func (r *Receiver) takeIn(ctx context.Context, medium *os.Root, env *envelope.En
 	if err := noExtras(files, env.Statement); err != nil {
 		return err
 	}
+	r.mu.Lock()
+	r.drop(env.ID) // the medium brings all of it
+	r.mu.Unlock()
 	sh, err := openShelf(r.spool, env.ID)
 	if err != nil {
 		return err
@@ -197,17 +221,9 @@ func Verify(ctx context.Context, st *trust.Store, receiver, dir string, progress
 // VerifyPublished judges a published release from the registry alone: its envelope against the trust object, every published
 // byte against the statement.
 func VerifyPublished(ctx context.Context, st *trust.Store, cfg Config, reg Target, name string, id envelope.Digest) (*envelope.Envelope, mofn.Approval, error) {
-	stream, _, err := reg.OpenProvenance(ctx, name, [32]byte(id), envelopeFile)
+	env, err := publishedEnvelope(ctx, reg, name, id)
 	if err != nil {
 		return nil, mofn.Approval{}, err
-	}
-	defer stream.Close()
-	env, err := envelope.Read(stream)
-	if err != nil {
-		return nil, mofn.Approval{}, err
-	}
-	if env.ID != id {
-		return env, mofn.Approval{}, fmt.Errorf("%w: the published envelope is of release %s", envelope.ErrDigest, env.ID)
 	}
 	approval, err := st.Check(env, trust.Rules{Receiver: cfg.Receiver})
 	if err != nil {
@@ -215,4 +231,21 @@ func VerifyPublished(ctx context.Context, st *trust.Store, cfg Config, reg Targe
 	}
 	r := &Receiver{cfg: cfg, registry: reg, log: zap.NewNop()}
 	return env, approval, r.verifyPublished(ctx, env)
+}
+
+// publishedEnvelope reads the envelope that was published beside a release.
+func publishedEnvelope(ctx context.Context, reg Target, name string, id envelope.Digest) (*envelope.Envelope, error) {
+	stream, _, err := reg.OpenProvenance(ctx, name, [32]byte(id), envelopeFile)
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	env, err := envelope.Read(stream)
+	if err != nil {
+		return nil, err
+	}
+	if env.ID != id {
+		return nil, fmt.Errorf("%w: the published envelope is of release %s", envelope.ErrDigest, env.ID)
+	}
+	return env, nil
 }

@@ -22,7 +22,7 @@ import (
 
 // Options are what Open takes beside the configuration.
 type Options struct {
-	Logger     *zap.Logger
+	Logger     *zap.Logger // nil: silent
 	Registerer prometheus.Registerer
 	Now        func() time.Time                               // nil: time.Now
 	Progress   func(stage, release string, done, total int64) // nil: none
@@ -58,6 +58,9 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error)
 	r := &Receiver{
 		cfg: cfg, log: opt.Logger, report: opt.Progress, wakeup: make(chan struct{}, 1),
 		open: make(map[envelope.Digest]*reception), payloads: make(map[payloadKey]*payload),
+	}
+	if r.log == nil {
+		r.log = zap.NewNop()
 	}
 	clock := opt.Now
 	if clock == nil {

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sluice/internal/checkpoint"
 	"sluice/internal/durable"
 	"sluice/internal/journal"
 	"sluice/internal/link"
@@ -27,7 +28,8 @@ type Disposition string
 const (
 	// Refused means that we looked, and the answer is no. Quarantine with evidence, never retry.
 	Refused Disposition = "refused"
-	// Lost means that the wire gave too little. Keep what came, wait for the next pass.
+	// Lost means that the wire or the disk gave too little. Keep what came, wait for the next pass. No error of another package
+	// says so by itself: it takes the count of repairs, and is decided where that is kept (verifyBytes).
 	Lost Disposition = "lost"
 	// Transient means that the world was busy. Back off, keep the state.
 	Transient Disposition = "transient"
@@ -40,7 +42,6 @@ var (
 	errBusy         = errors.New("receiver: too many releases at once")
 	errInspection   = errors.New("receiver: the inspection refused the release")
 	errBadEnvelope  = errors.New("receiver: the envelope is not well formed")
-	errDamaged      = errors.New("receiver: the payload was damaged after it arrived")
 	errNotPublished = errors.New("receiver: published bytes differ from the statement")
 )
 
@@ -54,16 +55,22 @@ func dispositions() []struct {
 		disp Disposition
 	}
 	return []row{
+		{durable.ErrSync, Broken},
+		{spool.ErrBroken, Broken},
+		{link.ErrBroken, Broken},
+		{registry.ErrStopped, Broken},
+		{journal.ErrCorrupt, Broken},
+		{journal.ErrTampered, Broken},
 		{context.Canceled, Transient},
 		{context.DeadlineExceeded, Transient},
 		{registry.ErrUnavailable, Transient},
 		{errBusy, Transient},
 		{durable.ErrNoSpace, Transient},
 		{registry.ErrNoSpace, Transient},
-		{errDamaged, Lost},
 		{mofn.ErrSignature, Refused},
 		{mofn.ErrUnknownPacker, Refused},
 		{mofn.ErrRejected, Refused},
+		{mofn.ErrThreshold, Refused},
 		{mofn.ErrTooLarge, Refused},
 		{mofn.ErrNoRule, Refused},
 		{trust.ErrAudience, Refused},
@@ -80,21 +87,16 @@ func dispositions() []struct {
 		{errTooLarge, Refused},
 		{errInspection, Refused},
 		{errBadEnvelope, Refused},
-		{errNotPublished, Broken},
-		{spool.ErrBroken, Broken},
-		{durable.ErrSync, Broken},
+		{registry.ErrInvalid, Refused},
+		{checkpoint.ErrTooMany, Refused},
+		{checkpoint.ErrSafetensors, Refused},
+		{errNotPublished, Transient},
 	}
 }
 
 // Classify decides the disposition of an error. What it does not know is transient: a release is never refused for a
 // reason that nobody named, and never published either, because the stage did not finish.
 func Classify(err error) Disposition {
-	var threshold *mofn.ThresholdError
-	var damage *envelope.PayloadError
-	switch {
-	case errors.As(err, &threshold), errors.As(err, &damage):
-		return Refused
-	}
 	for _, d := range dispositions() {
 		if errors.Is(err, d.err) {
 			return d.disp
@@ -127,37 +129,70 @@ type verdict struct {
 	At      string `json:"at"`
 }
 
-// settle refuses the release when the error says so, and hands the error on in any case.
-func (r *Receiver) settle(ctx context.Context, env *envelope.Envelope, err error) error {
-	if Classify(err) == Refused {
-		return r.refuse(ctx, env, err)
+// settle refuses an envelope from outside when the error says so, and hands the error on in any case. A release that is on its
+// way was accepted with another envelope, and only what holds for the release itself can stop it: a poorer envelope
+// of it (without approvals, or with a forged one) is refused alone.
+func (r *Receiver) settle(env *envelope.Envelope, err error) error {
+	if Classify(err) != Refused {
+		return err
 	}
-	return err
+	r.stage.Lock()
+	defer r.stage.Unlock()
+	job, jerr := r.journal.Get(env.ID.String())
+	if jerr != nil && !errors.Is(jerr, journal.ErrNotFound) {
+		return errors.Join(err, jerr)
+	}
+	if jerr == nil && inFlight(job.State) && !stops(err) {
+		r.metrics.refused.Inc()
+		r.log.Warn("refused an envelope of a release that was accepted with another", zap.String("release", job.ID), zap.Error(err))
+		return errors.Join(err, r.event("refused envelope", job.ID, err.Error()))
+	}
+	return r.refuse(env, err)
+}
+
+// inFlight tells the states of a release that was accepted and neither published nor refused.
+func inFlight(state string) bool {
+	return state != stateRejected && state != statePublished
+}
+
+// stops tells the refusals that depend on the release id and on an officer's word, and not on the rest of an envelope.
+func stops(err error) bool {
+	for _, e := range []error{mofn.ErrRejected, trust.ErrExpired, trust.ErrRollback, trust.ErrAudience} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // refuse quarantines an envelope with the verdict, rejects its job and frees the spool. A published release stays what it
 // is: a replay of it is refused without touching it.
-func (r *Receiver) refuse(_ context.Context, env *envelope.Envelope, reason error) error {
+// The caller holds stage.
+func (r *Receiver) refuse(env *envelope.Envelope, reason error) error {
 	id := env.ID.String()
 	p := env.Statement.Predicate
 	dir := "quarantine/" + id
-	if err := r.quarantine(dir, verdict{Release: id, Stream: p.Stream, Epoch: p.Epoch, Seq: p.Seq, Reason: reason.Error()}, env); err != nil {
+	if err := r.quarantine(dir, verdict{Release: id, Stream: p.Stream, Epoch: p.Epoch, Seq: p.Seq, Reason: clip(reason.Error())}, env); err != nil {
 		return errors.Join(reason, err)
 	}
-	err := r.rejectJob(env, reason)
+	if err := r.rejectJob(env, reason); err != nil {
+		return errors.Join(reason, err)
+	}
 	r.metrics.refused.Inc()
 	r.log.Warn("refused", zap.String("release", id), zap.String("stream", p.Stream), zap.Int64("seq", p.Seq), zap.Error(reason))
-	return errors.Join(&RefusedError{Release: id, Evidence: r.cfg.State + "/" + dir, Reason: reason}, err)
+	return &RefusedError{Release: id, Evidence: r.cfg.State + "/" + dir, Reason: reason}
 }
 
 func (r *Receiver) rejectJob(env *envelope.Envelope, reason error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	id := env.ID.String()
 	job, err := r.journal.Get(id)
-	note := func(j *journal.Job) error { j.LastError = reason.Error(); return nil }
+	note := func(j *journal.Job) error { return errors.Join(clearError(j), setReason(j, reason)) }
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
 		j := jobOf(env, stateRejected)
-		j.LastError = reason.Error()
+		j.LastError = clip(reason.Error())
 		return errors.Join(r.journal.Create(j), r.event("refused", id, reason.Error()), r.removeSpool(id))
 	case err != nil:
 		return err
@@ -167,8 +202,16 @@ func (r *Receiver) rejectJob(env *envelope.Envelope, reason error) error {
 		_, err = r.journal.Touch(id, note)
 		return errors.Join(err, r.event("refused", id, reason.Error()))
 	}
-	_, err = r.journal.Advance(id, job.State, stateRejected, note, r.newEvent("refused", id, reason.Error()))
-	return errors.Join(err, r.removeSpool(id))
+	if _, err = r.journal.Advance(id, job.State, stateRejected, note, r.newEvent("refused", id, reason.Error())); err != nil {
+		return err
+	}
+	r.drop(env.ID)
+	return r.removeSpool(id)
+}
+
+func setReason(j *journal.Job, reason error) error {
+	j.LastError = clip(reason.Error())
+	return nil
 }
 
 // refuseUnread is for a stream that is no envelope: there is no job to reject, and the bytes are not worth keeping.
@@ -181,7 +224,7 @@ func (r *Receiver) refuseUnread(a link.Announcement, reason error) error {
 }
 
 func (r *Receiver) quarantine(dir string, v verdict, env *envelope.Envelope) error {
-	v.Type, v.At = "sluice-verdict-v1", r.now().UTC().Format(time.RFC3339)
+	v.Type, v.At = "sluice-verdict-v1", r.now().Format(time.RFC3339)
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
@@ -194,6 +237,9 @@ func (r *Receiver) quarantine(dir string, v verdict, env *envelope.Envelope) err
 		return fmt.Errorf("quarantine: %w", err)
 	}
 	defer root.Close()
+	if err := errors.Join(durable.SyncDir(r.state, "quarantine"), durable.SyncDir(r.state, ".")); err != nil {
+		return fmt.Errorf("quarantine: %w", err)
+	}
 	sh := shelf{root: root, id: env.ID}
 	if _, err := sh.putEnvelope(env); err != nil {
 		return fmt.Errorf("quarantine: %w", err)

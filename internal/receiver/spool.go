@@ -27,6 +27,7 @@ import (
 //	<state>/spool/<R>/payload/files/000000 ...   in subject order, and the assembler's own state beside files/
 //	<state>/quarantine/<R>/                      envelope.sluice and verdict.json of what was refused
 const (
+	linkDir      = "link" // beside the releases: what internal/link keeps
 	envelopeFile = "envelope.sluice"
 	payloadDir   = "payload"
 )
@@ -50,6 +51,15 @@ func openShelf(spoolRoot *os.Root, id envelope.Digest) (*shelf, error) {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
 	root, err := spoolRoot.OpenRoot(name)
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	return &shelf{root: root, id: id}, nil
+}
+
+// findShelf opens the spool directory of a release, which must be there.
+func findShelf(spoolRoot *os.Root, id envelope.Digest) (*shelf, error) {
+	root, err := spoolRoot.OpenRoot(id.String())
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
@@ -90,9 +100,40 @@ func (s *shelf) open(i int) (*os.File, error) {
 	return s.root.Open(payloadDir + "/" + fileName(i))
 }
 
+// opener opens files for a verification; one that vanished is damage like any other.
+func (s *shelf) opener(st *envelope.Statement) func(i int) (io.ReadCloser, error) {
+	return func(i int) (io.ReadCloser, error) {
+		f, err := s.open(i)
+		if errors.Is(err, os.ErrNotExist) {
+			of := st.Subjects[i]
+			return nil, &envelope.PayloadError{Path: of.Name, Block: -1, Length: of.Annotations.Size, Want: of.Digest.SHA256, Problem: "missing in the spool"}
+		}
+		return f, err
+	}
+}
+
+// reserve opens the assembler for a cut that was announced, and remembers the cut. What was received in another cut cannot be used.
+func (s *shelf) reserve(st *envelope.Statement, cut geometry, log *zap.Logger) (*spool.Object, error) {
+	obj, err := s.assemble(st, cut, log)
+	if errors.Is(err, spool.ErrMismatch) {
+		log.Warn("what the spool holds of the release cannot be continued; it is received anew", zap.String("release", s.id.String()), zap.Error(err))
+		if err := errors.Join(s.root.RemoveAll(payloadDir), s.root.Mkdir(payloadDir, 0o700)); err != nil {
+			return nil, fmt.Errorf("spool: %w", err)
+		}
+		obj, err = s.assemble(st, cut, log)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := writeGeometry(s, cut); err != nil {
+		return nil, errors.Join(err, obj.Close())
+	}
+	return obj, nil
+}
+
 // assemble opens the assembler of the payload: it reserves the space, or resumes what was there.
-func (s *shelf) assemble(st *envelope.Statement, symbolSize, groups int, log *zap.Logger) (*spool.Object, error) {
-	g, err := fec.New(st.Predicate.TotalSize, symbolSize, groups)
+func (s *shelf) assemble(st *envelope.Statement, cut geometry, log *zap.Logger) (*spool.Object, error) {
+	g, err := fec.New(st.Predicate.TotalSize, cut.SymbolSize, cut.Groups)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +169,7 @@ func (s *shelf) copyFrom(ctx context.Context, medium *os.Root, st *envelope.Stat
 		done += f.Annotations.Size
 		progress(done, st.Predicate.TotalSize)
 	}
-	return durable.SyncDir(s.root, payloadDir+"/files")
+	return errors.Join(durable.SyncDir(s.root, payloadDir+"/files"), durable.SyncDir(s.root, payloadDir), durable.SyncDir(s.root, "."))
 }
 
 func (s *shelf) copyFile(medium *os.Root, i int, f envelope.Subject) (err error) {

@@ -43,11 +43,20 @@ func (r *Receiver) verify(ctx context.Context, job journal.Job, sh *shelf, env *
 	if _, err := r.check(env); err != nil {
 		return "", nil, "", err
 	}
-	open := func(i int) (io.ReadCloser, error) { return sh.open(i) }
-	err := envelope.VerifyFiles(ctx, env.Statement, env.Index, open, r.progress("verify", job))
+	to, again, detail, err := r.verifyBytes(ctx, job, sh, env)
+	if err != nil || to != "" {
+		return to, again, detail, err
+	}
+	return stateVerified, nil, fmt.Sprintf("%d files, every byte", len(env.Statement.Subjects)), nil
+}
+
+// verifyBytes compares every spooled byte with the statement. to is empty when all is well; a payload that can be repaired from the
+// wire goes back to RECEIVING.
+func (r *Receiver) verifyBytes(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (to string, mutate func(*journal.Job) error, detail string, err error) {
+	err = envelope.VerifyFiles(ctx, env.Statement, env.Index, sh.opener(env.Statement), r.progress("verify", job))
 	var damage *envelope.PayloadError
 	if !errors.As(err, &damage) {
-		return stateVerified, nil, fmt.Sprintf("%d files, every byte", len(env.Statement.Subjects)), err
+		return "", nil, "", err
 	}
 	d, derr := dataOf(job)
 	if derr != nil {
@@ -75,7 +84,7 @@ func (r *Receiver) forget(sh *shelf, env *envelope.Envelope, damage *envelope.Pa
 	if err != nil {
 		return err
 	}
-	obj, err := sh.assemble(env.Statement, g.SymbolSize, g.Groups, r.log)
+	obj, err := sh.assemble(env.Statement, g, r.log)
 	if err != nil {
 		return err
 	}
@@ -111,23 +120,29 @@ func firstFatal(rep *checkpoint.Report) string {
 	return rep.Verdict
 }
 
-// hold sets the time before which the release is not published, so that a stop order can overtake it.
-func (r *Receiver) hold(_ context.Context, job journal.Job, _ *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, string, error) {
+// hold counts from here, where every byte was verified and inspected, and not from the first announcement. It sets the time before which the release is not published, so that a stop order can overtake it.
+func (r *Receiver) hold(_ context.Context, _ journal.Job, _ *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, string, error) {
 	a, err := r.check(env)
 	if err != nil {
 		return "", nil, "", err
 	}
-	until := job.Created.Add(a.Hold())
+	until := r.now().Add(a.Hold())
 	set := func(j *journal.Job) error { j.NotBefore = until; return nil }
-	return stateHeld, set, fmt.Sprintf("for %s, until %s", a.Hold(), until.UTC().Format(time.RFC3339)), nil
+	return stateHeld, set, fmt.Sprintf("for %s, until %s", a.Hold(), until.Format(time.RFC3339)), nil
 }
 
 // publish makes the Approval anew from the spooled envelope and hands the release to the registry. Its state change and the
-// stream's high-water mark are one transaction (advance does it), so a replay can never slip in between.
+// stream's high-water mark are one transaction (commit does it), so a replay can never slip in between. What was held lay on a disk
+// meanwhile, so it is read once more before: nothing damaged reaches the registry, where it could not be replaced.
 func (r *Receiver) publish(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, string, error) {
 	approval, err := r.check(env)
 	if err != nil {
 		return "", nil, "", err
+	}
+	if approval.Hold() > 0 {
+		if to, again, detail, err := r.verifyBytes(ctx, job, sh, env); err != nil || to != "" {
+			return to, again, detail, err
+		}
 	}
 	receipt, err := r.publishApproved(ctx, approval, job, sh, env)
 	if err != nil {
@@ -137,7 +152,6 @@ func (r *Receiver) publish(ctx context.Context, job journal.Job, sh *shelf, env 
 		j.NotBefore = r.now().Add(time.Duration(r.cfg.Retain))
 		return setData(j, func(d *jobData) { d.SpoolKept = true })
 	}
-	r.metrics.published.Inc()
 	return statePublished, kept, fmt.Sprintf("%d files, receipt of %s", len(receipt.Files), receipt.Finished), nil
 }
 
@@ -186,17 +200,20 @@ func (r *Receiver) readBack(ctx context.Context, job journal.Job) error {
 	}
 	defer sh.Close()
 	env, err := sh.envelope()
+	if err != nil { // the spool copy is lost: the registry has the same envelope, if it is whole
+		if env, err = publishedEnvelope(ctx, r.registry, job.Name, mustDigest(job.ID)); err != nil {
+			return err
+		}
+	}
+	err = r.verifyPublished(ctx, env)
+	if errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrCorrupt) || errors.Is(err, errNotPublished) {
+		return errors.Join(err, r.republish(ctx, job, sh, env))
+	}
 	if err != nil {
 		return err
 	}
-	if err := r.verifyPublished(ctx, env); err != nil {
-		if errors.Is(err, registry.ErrNotFound) || errors.Is(err, errNotPublished) {
-			return errors.Join(err, r.republish(ctx, job, sh, env))
-		}
-		return err
-	}
 	_, err = r.journal.Touch(job.ID, func(j *journal.Job) error {
-		return setData(j, func(d *jobData) { d.SpoolKept, d.ReadBack = false, r.now().UTC().Format(time.RFC3339) })
+		return errors.Join(clearError(j), setData(j, func(d *jobData) { d.SpoolKept, d.ReadBack = false, r.now().Format(time.RFC3339) }))
 	})
 	return errors.Join(err, r.removeSpool(job.ID))
 }
@@ -209,8 +226,10 @@ func (r *Receiver) republish(ctx context.Context, job journal.Job, sh *shelf, en
 		return err
 	}
 	r.log.Warn("published bytes were lost or changed; publishing again", zap.String("release", job.ID))
-	_, err = r.publishApproved(ctx, a, job, sh, env)
-	return errors.Join(err, r.event("published again", job.ID, "the registry had lost acknowledged bytes"))
+	if _, err = r.publishApproved(ctx, a, job, sh, env); err != nil {
+		return fmt.Errorf("publish again: %w", err)
+	}
+	return r.event("published again", job.ID, "the registry had lost acknowledged bytes")
 }
 
 // verifyPublished hashes every published file against the statement.

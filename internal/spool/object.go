@@ -70,6 +70,7 @@ type Options struct {
 // Outcome is what became of a symbol.
 type Outcome int
 
+// What became of a symbol.
 const (
 	Stored    Outcome = iota // it is new, and kept
 	Duplicate                // it is held already

@@ -105,7 +105,7 @@ func (s *Store) Check(env *envelope.Envelope, r Rules) (mofn.Approval, error) {
 	if err != nil {
 		return mofn.Approval{}, err
 	}
-	if err := s.checkRules(env.Statement, r); err != nil {
+	if err := s.checkRules(env.Statement.Predicate, r); err != nil {
 		return mofn.Approval{}, err
 	}
 	d := env.DSSE
@@ -113,8 +113,14 @@ func (s *Store) Check(env *envelope.Envelope, r Rules) (mofn.Approval, error) {
 	if err != nil {
 		return mofn.Approval{}, err
 	}
-	return a, checkVoteNames(votes)
+	if err := checkVoteNames(votes); err != nil {
+		return mofn.Approval{}, err
+	}
+	return a, nil
 }
+
+// CheckPredicate applies the rules alone: what may change about a release after it was accepted. No signature is looked at.
+func (s *Store) CheckPredicate(p envelope.Predicate, r Rules) error { return s.checkRules(p, r) }
 
 // CheckPacker verifies the packer's signature alone: what an officer's tool does before anybody has approved.
 func (s *Store) CheckPacker(env *envelope.Envelope) error {
@@ -132,15 +138,24 @@ func (s *Store) Progress(env *envelope.Envelope) (mofn.Progress, error) {
 	return s.Policy.Progress(Release(env), votes, Open)
 }
 
-func (s *Store) checkRules(st *envelope.Statement, r Rules) error {
-	p := st.Predicate
+func (s *Store) checkRules(p envelope.Predicate, r Rules) error {
 	if r.Receiver != "" && !slices.Contains(p.Audience, r.Receiver) {
-		return fmt.Errorf("%w: it names %s, this is %q", ErrAudience, strings.Join(p.Audience, ", "), r.Receiver)
+		return fmt.Errorf("%w: it names %s, this is %q", ErrAudience, few(p.Audience), r.Receiver)
 	}
 	if err := s.checkExpiry(p, r.Now); err != nil {
 		return err
 	}
 	return s.checkSuccession(p, r)
+}
+
+// shownNames is how many names of an audience a message shows: nobody has signed for the list yet, and it may have 4,096.
+const shownNames = 8
+
+func few(names []string) string {
+	if len(names) <= shownNames {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:shownNames], ", "), len(names)-shownNames)
 }
 
 func (s *Store) checkExpiry(p envelope.Predicate, now time.Time) error {

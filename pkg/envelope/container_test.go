@@ -152,10 +152,10 @@ func TestContainerRules(t *testing.T) {
 	r, x := rawSection{typ: 1}, rawSection{typ: 2}
 	ev := func(name string) rawSection { return rawSection{typ: 3, name: name} }
 	ap := func(name string) rawSection { return rawSection{typ: 4, name: name} }
-	many := func(n int, make func(string) rawSection) []rawSection {
+	many := func(n int, section func(string) rawSection) []rawSection {
 		out := []rawSection{r, x}
 		for i := range n {
-			out = append(out, make(fmt.Sprintf("n%03d", i)))
+			out = append(out, section(fmt.Sprintf("n%03d", i)))
 		}
 		return out
 	}
@@ -343,6 +343,9 @@ func TestBombs(t *testing.T) {
 // TestBombStatements: 32 MiB of hostile JSON. All that is allocated, dead or alive, stays far under 256 MiB, with
 // the statement itself.
 func TestBombStatements(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: left out with -short")
+	}
 	s, _ := build(t, payload("a", "1"), predicate())
 	good := string(must[[]byte](t)(s.Marshal()))
 	fill := func(old, left, unit, right string) []byte {

@@ -16,12 +16,12 @@ import (
 )
 
 func TestEnvelopeRoundTrip(t *testing.T) {
-	for name, make := range map[string]func() *envelope.Envelope{
+	for name, build := range map[string]func() *envelope.Envelope{
 		"small": func() *envelope.Envelope { return small(t) },
 		"full":  func() *envelope.Envelope { e, _ := full(t); return e },
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := make()
+			e := build()
 			b := stream(t, e)
 			back, err := envelope.Read(bytes.NewReader(b))
 			if err != nil {
@@ -247,6 +247,9 @@ func manyFiles(t testing.TB, n int) (*envelope.Statement, []byte) {
 
 // TestHundredThousandFiles: the largest release, and one more.
 func TestHundredThousandFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: left out with -short")
+	}
 	s, index := manyFiles(t, envelope.MaxFiles)
 	b := must[[]byte](t)(s.Marshal())
 	e := must[*envelope.Envelope](t)(envelope.New(sign(t, b), index, nil))
@@ -263,6 +266,9 @@ func TestHundredThousandFiles(t *testing.T) {
 
 // TestStatementTooLong: paths of 1,024 bytes reach the cap of 32 MiB before the cap of 100,000 files.
 func TestStatementTooLong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: left out with -short")
+	}
 	s, _ := manyFiles(t, 40_000)
 	for i := range s.Subjects {
 		s.Subjects[i].Name = strings.Repeat("long/", 25) + strings.Repeat("a", 250) + "/" + strings.Repeat("b", 250) + "/" +

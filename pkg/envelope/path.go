@@ -76,7 +76,11 @@ func checkComponent(c string) string {
 // with blanks before the extension.
 func isDevice(component string) bool {
 	base, _, _ := strings.Cut(component, ".")
-	base = strings.ToUpper(strings.TrimRight(base, " "))
+	base = strings.TrimRight(base, " ")
+	if len(base) != len("CON") && len(base) != len("COM0") {
+		return false
+	}
+	base = strings.ToUpper(base)
 	switch base {
 	case "CON", "PRN", "AUX", "NUL":
 		return true

@@ -99,6 +99,9 @@ func TestCheckPathsTogether(t *testing.T) {
 
 // TestCheckPathsMany: the largest release that is allowed, the deepest paths included, stays quick.
 func TestCheckPathsMany(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds: left out with -short")
+	}
 	var paths []string
 	for i := range envelope.MaxFiles {
 		paths = append(paths, fmt.Sprintf("%s%06d", strings.Repeat("d/", 31), i))

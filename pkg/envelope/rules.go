@@ -105,9 +105,12 @@ func kinds() []Kind {
 }
 
 func checkStream(s string) error {
-	if !isName(strings.ReplaceAll(s, "/", "-"), maxStreamName) || strings.HasPrefix(s, "/") ||
-		strings.HasSuffix(s, "/") || strings.Contains(s, "//") {
-		return badField("stream", "%s: want [a-z0-9][a-z0-9._/-]{0,127} without // and without a / at the end", quote(s))
+	bad := len(s) > maxStreamName
+	for part := range strings.SplitSeq(s, "/") {
+		bad = bad || !isName(part, maxStreamName) // so never ".." or ".": a stream is turned into a path easily
+	}
+	if bad {
+		return badField("stream", "%s: want names [a-z0-9][a-z0-9._-]* joined by /, at most %d bytes", quote(s), maxStreamName)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,112 +17,131 @@ import (
 
 type statement = envelope.Statement
 
-// TestStatementRules breaks one rule of sections 1, 4 and 6 at a time. The writer must refuse it, and so must the
-// parser when another writer sends it.
-func TestStatementRules(t *testing.T) {
-	format, digest, version := envelope.ErrFormat, envelope.ErrDigest, envelope.ErrVersion
-	tests := []struct {
-		name   string
-		want   error
-		change func(s *statement)
-	}{
-		{"section 4/_type", version, func(s *statement) { s.Type = "https://in-toto.io/Statement/v2" }},
-		{"section 4/predicateType", version, func(s *statement) { s.PredicateType = "urn:sluice:release:v2" }},
-		{"section 4/predicateType of an approval", version, func(s *statement) { s.PredicateType = envelope.PredicateTypeApproval }},
-		{"section 4/subject/none", format, func(s *statement) { s.Subjects = []envelope.Subject{} }},
-		{"section 4/subject/not sorted", format, func(s *statement) { s.Subjects[0], s.Subjects[1] = s.Subjects[1], s.Subjects[0] }},
-		{"section 4/subject/twice", format, func(s *statement) { s.Subjects[1] = s.Subjects[0] }},
-		{"section 4/subject/bad path", format, func(s *statement) { s.Subjects[0].Name = "../a" }},
-		{"section 4/subject/negative size", format, func(s *statement) { s.Subjects[0].Annotations.Size = -1 }},
-		{"section 4/subject/size 2^53", format, func(s *statement) { s.Subjects[0].Annotations.Size = 1 << 53 }},
-		{"section 4/subject/sizes overflow", format, func(s *statement) {
+// rule is one rule broken: what the change breaks, and the class of the refusal.
+type rule struct {
+	name   string
+	want   error
+	change func(s *statement)
+}
+
+// lineRules: types, files, and the place in the line of succession.
+func lineRules() []rule {
+	return []rule{
+		{"section 4/_type", envelope.ErrVersion, func(s *statement) { s.Type = "https://in-toto.io/Statement/v2" }},
+		{"section 4/predicateType", envelope.ErrVersion, func(s *statement) { s.PredicateType = "urn:sluice:release:v2" }},
+		{"section 4/predicateType of an approval", envelope.ErrVersion, func(s *statement) { s.PredicateType = envelope.PredicateTypeApproval }},
+		{"section 4/subject/none", envelope.ErrFormat, func(s *statement) { s.Subjects = []envelope.Subject{} }},
+		{"section 4/subject/not sorted", envelope.ErrFormat, func(s *statement) { s.Subjects[0], s.Subjects[1] = s.Subjects[1], s.Subjects[0] }},
+		{"section 4/subject/twice", envelope.ErrFormat, func(s *statement) { s.Subjects[1] = s.Subjects[0] }},
+		{"section 4/subject/bad path", envelope.ErrFormat, func(s *statement) { s.Subjects[0].Name = "../a" }},
+		{"section 4/subject/negative size", envelope.ErrFormat, func(s *statement) { s.Subjects[0].Annotations.Size = -1 }},
+		{"section 4/subject/size 2^53", envelope.ErrFormat, func(s *statement) { s.Subjects[0].Annotations.Size = 1 << 53 }},
+		{"section 4/subject/sizes overflow", envelope.ErrFormat, func(s *statement) {
 			s.Subjects[0].Annotations.Size, s.Subjects[1].Annotations.Size = 1<<53-1, 1<<53-1
 		}},
-		{"section 1/index over 64 MiB", format, func(s *statement) { s.Subjects[0].Annotations.Size = 3 << 40 }},
-		{"section 4/stream/empty", format, func(s *statement) { s.Predicate.Stream = "" }},
-		{"section 4/stream/upper case", format, func(s *statement) { s.Predicate.Stream = "Models" }},
-		{"section 4/stream/double slash", format, func(s *statement) { s.Predicate.Stream = "a//b" }},
-		{"section 4/stream/trailing slash", format, func(s *statement) { s.Predicate.Stream = "a/" }},
-		{"section 4/stream/leading slash", format, func(s *statement) { s.Predicate.Stream = "/a" }},
-		{"section 4/stream/leading dot", format, func(s *statement) { s.Predicate.Stream = ".a" }},
-		{"section 4/stream/129 bytes", format, func(s *statement) { s.Predicate.Stream = strings.Repeat("a", 129) }},
-		{"section 4/epoch/negative", format, func(s *statement) { s.Predicate.Epoch = -1 }},
-		{"section 4/epoch/2^53", format, func(s *statement) { s.Predicate.Epoch = 1 << 53 }},
-		{"section 4/seq/0", format, func(s *statement) { s.Predicate.Seq = 0 }},
-		{"section 4/seq/2^53", format, func(s *statement) { s.Predicate.Seq = 1 << 53 }},
-		{"section 4/seq/max", format, func(s *statement) { s.Predicate.Seq = math.MaxInt64 }},
-		{"section 4/prev/short", format, func(s *statement) { s.Predicate.Prev = "ab" }},
-		{"section 4/prev/upper case", format, func(s *statement) { s.Predicate.Prev = strings.Repeat("AB", 32) }},
-		{"section 4/prev/not hex", format, func(s *statement) { s.Predicate.Prev = strings.Repeat("zz", 32) }},
-		{"section 4/kind", format, func(s *statement) { s.Predicate.Kind = "malware" }},
-		{"section 4/name/empty", format, func(s *statement) { s.Predicate.Name = "" }},
-		{"section 4/name/slash", format, func(s *statement) { s.Predicate.Name = "a/b" }},
-		{"section 4/name/leading dash", format, func(s *statement) { s.Predicate.Name = "-a" }},
-		{"section 4/name/129 bytes", format, func(s *statement) { s.Predicate.Name = strings.Repeat("a", 129) }},
-		{"section 4/version/empty", format, func(s *statement) { s.Predicate.Version = "" }},
-		{"section 4/version/129 bytes", format, func(s *statement) { s.Predicate.Version = strings.Repeat("1", 129) }},
-		{"section 4/version/control", format, func(s *statement) { s.Predicate.Version = "1\n" }},
-		{"section 4/version/not ASCII", format, func(s *statement) { s.Predicate.Version = "1é" }},
-		{"section 4/source/type", format, func(s *statement) { s.Predicate.Source.Type = "ftp" }},
-		{"head/source/not NFC", format, func(s *statement) { s.Predicate.Source.Repo = "e\u0301" }},
-		{"head/base/not NFC", format, func(s *statement) { s.Predicate.Base = &envelope.Base{Repo: "e\u0301"} }},
-		{"section 4/quantization/negative bits", format, func(s *statement) { s.Predicate.Quantization = &envelope.Quantization{Bits: -1} }},
-		{"section 4/quantization/group 2^53", format, func(s *statement) { s.Predicate.Quantization = &envelope.Quantization{GroupSize: 1 << 53} }},
-		{"section 4/gate/verdict", format, func(s *statement) { s.Predicate.Gate.Verdict = "PASS" }},
-		{"section 4/gate/exception without reason", format, func(s *statement) { s.Predicate.Gate.Verdict = "exception" }},
-		{"section 4/inspection/exception", format, func(s *statement) { s.Predicate.Inspection.Verdict = "exception" }},
-		{"section 4/evidence/not sorted", format, func(s *statement) {
+		{"section 1/index over 64 MiB", envelope.ErrFormat, func(s *statement) { s.Subjects[0].Annotations.Size = 3 << 40 }},
+		{"section 4/stream/empty", envelope.ErrFormat, func(s *statement) { s.Predicate.Stream = "" }},
+		{"section 4/stream/upper case", envelope.ErrFormat, func(s *statement) { s.Predicate.Stream = "Models" }},
+		{"section 4/stream/dot dot", envelope.ErrFormat, func(s *statement) { s.Predicate.Stream = "a/../b" }},
+		{"section 4/stream/double slash", envelope.ErrFormat, func(s *statement) { s.Predicate.Stream = "a//b" }},
+		{"section 4/stream/trailing slash", envelope.ErrFormat, func(s *statement) { s.Predicate.Stream = "a/" }},
+		{"section 4/stream/leading slash", envelope.ErrFormat, func(s *statement) { s.Predicate.Stream = "/a" }},
+		{"section 4/stream/leading dot", envelope.ErrFormat, func(s *statement) { s.Predicate.Stream = ".a" }},
+		{"section 4/stream/129 bytes", envelope.ErrFormat, func(s *statement) { s.Predicate.Stream = strings.Repeat("a", 129) }},
+		{"section 4/epoch/negative", envelope.ErrFormat, func(s *statement) { s.Predicate.Epoch = -1 }},
+		{"section 4/epoch/2^53", envelope.ErrFormat, func(s *statement) { s.Predicate.Epoch = 1 << 53 }},
+		{"section 4/seq/0", envelope.ErrFormat, func(s *statement) { s.Predicate.Seq = 0 }},
+		{"section 4/seq/2^53", envelope.ErrFormat, func(s *statement) { s.Predicate.Seq = 1 << 53 }},
+		{"section 4/seq/max", envelope.ErrFormat, func(s *statement) { s.Predicate.Seq = math.MaxInt64 }},
+		{"section 4/prev/short", envelope.ErrFormat, func(s *statement) { s.Predicate.Prev = "ab" }},
+		{"section 4/prev/upper case", envelope.ErrFormat, func(s *statement) { s.Predicate.Prev = strings.Repeat("AB", 32) }},
+		{"section 4/prev/not hex", envelope.ErrFormat, func(s *statement) { s.Predicate.Prev = strings.Repeat("zz", 32) }},
+		{"section 4/kind", envelope.ErrFormat, func(s *statement) { s.Predicate.Kind = "malware" }},
+		{"section 4/name/empty", envelope.ErrFormat, func(s *statement) { s.Predicate.Name = "" }},
+		{"section 4/name/slash", envelope.ErrFormat, func(s *statement) { s.Predicate.Name = "a/b" }},
+		{"section 4/name/leading dash", envelope.ErrFormat, func(s *statement) { s.Predicate.Name = "-a" }},
+		{"section 4/name/129 bytes", envelope.ErrFormat, func(s *statement) { s.Predicate.Name = strings.Repeat("a", 129) }},
+		{"section 4/version/empty", envelope.ErrFormat, func(s *statement) { s.Predicate.Version = "" }},
+		{"section 4/version/129 bytes", envelope.ErrFormat, func(s *statement) { s.Predicate.Version = strings.Repeat("1", 129) }},
+		{"section 4/version/control", envelope.ErrFormat, func(s *statement) { s.Predicate.Version = "1\n" }},
+		{"section 4/version/not ASCII", envelope.ErrFormat, func(s *statement) { s.Predicate.Version = "1é" }},
+	}
+}
+
+// originRules: source, verdicts, evidence.
+func originRules() []rule {
+	return []rule{
+		{"section 4/source/type", envelope.ErrFormat, func(s *statement) { s.Predicate.Source.Type = "ftp" }},
+		{"head/source/not NFC", envelope.ErrFormat, func(s *statement) { s.Predicate.Source.Repo = "e\u0301" }},
+		{"head/base/not NFC", envelope.ErrFormat, func(s *statement) { s.Predicate.Base = &envelope.Base{Repo: "e\u0301"} }},
+		{"section 4/quantization/negative bits", envelope.ErrFormat, func(s *statement) { s.Predicate.Quantization = &envelope.Quantization{Bits: -1} }},
+		{"section 4/quantization/group 2^53", envelope.ErrFormat, func(s *statement) { s.Predicate.Quantization = &envelope.Quantization{GroupSize: 1 << 53} }},
+		{"section 4/gate/verdict", envelope.ErrFormat, func(s *statement) { s.Predicate.Gate.Verdict = "PASS" }},
+		{"section 4/gate/exception without reason", envelope.ErrFormat, func(s *statement) { s.Predicate.Gate.Verdict = "exception" }},
+		{"section 4/inspection/exception", envelope.ErrFormat, func(s *statement) { s.Predicate.Inspection.Verdict = "exception" }},
+		{"section 4/evidence/not sorted", envelope.ErrFormat, func(s *statement) {
 			s.Predicate.Evidence = []envelope.EvidenceRef{{Name: "b"}, {Name: "a"}}
 		}},
-		{"section 4/evidence/twice", format, func(s *statement) {
+		{"section 4/evidence/twice", envelope.ErrFormat, func(s *statement) {
 			s.Predicate.Evidence = []envelope.EvidenceRef{{Name: "a"}, {Name: "a"}}
 		}},
-		{"section 1/evidence/name", format, func(s *statement) { s.Predicate.Evidence = []envelope.EvidenceRef{{Name: "../x"}} }},
-		{"section 1/evidence/17", format, func(s *statement) {
+		{"section 1/evidence/name", envelope.ErrFormat, func(s *statement) { s.Predicate.Evidence = []envelope.EvidenceRef{{Name: "../x"}} }},
+		{"section 1/evidence/17", envelope.ErrFormat, func(s *statement) {
 			for i := range 17 {
 				s.Predicate.Evidence = append(s.Predicate.Evidence, envelope.EvidenceRef{Name: fmt.Sprintf("z%02d", i)})
 			}
 		}},
-		{"section 1/evidence/over 32 MiB", format, func(s *statement) { s.Predicate.Evidence = []envelope.EvidenceRef{{Name: "a", Size: 32<<20 + 1}} }},
-		{"section 1/evidence/over 48 MiB together", format, func(s *statement) {
+		{"section 1/evidence/over 32 MiB", envelope.ErrFormat, func(s *statement) { s.Predicate.Evidence = []envelope.EvidenceRef{{Name: "a", Size: 32<<20 + 1}} }},
+		{"section 1/evidence/over 48 MiB together", envelope.ErrFormat, func(s *statement) {
 			s.Predicate.Evidence = []envelope.EvidenceRef{{Name: "a", Size: 32 << 20}, {Name: "b", Size: 16<<20 + 1}}
 		}},
-		{"section 4/created/zone", format, func(s *statement) { s.Predicate.Created = "2026-01-31T00:00:00+00:00" }},
-		{"section 4/created/fraction", format, func(s *statement) { s.Predicate.Created = "2026-01-31T00:00:00.0Z" }},
-		{"section 4/created/no such day", format, func(s *statement) { s.Predicate.Created = "2026-02-30T00:00:00Z" }},
-		{"section 4/created/small t", format, func(s *statement) { s.Predicate.Created = "2026-01-31t00:00:00Z" }},
-		{"section 4/created/short", format, func(s *statement) { s.Predicate.Created = "2026-1-31T0:00:00Z" }},
-		{"section 4/created/leap second", format, func(s *statement) { s.Predicate.Created = "2016-12-31T23:59:60Z" }},
-		{"section 4/expires/bad", format, func(s *statement) { s.Predicate.Expires = "never" }},
-		{"section 4/expires/equal", format, func(s *statement) { s.Predicate.Expires = s.Predicate.Created }},
-		{"section 4/expires/before", format, func(s *statement) { s.Predicate.Expires = "2025-01-31T00:00:00Z" }},
-		{"section 4/audience/none", format, func(s *statement) { s.Predicate.Audience = []string{} }},
-		{"section 4/audience/not sorted", format, func(s *statement) { s.Predicate.Audience = []string{"b", "a"} }},
-		{"section 4/audience/twice", format, func(s *statement) { s.Predicate.Audience = []string{"a", "a"} }},
-		{"section 4/audience/name", format, func(s *statement) { s.Predicate.Audience = []string{"*"} }},
-		{"section 4/audience/65 bytes", format, func(s *statement) { s.Predicate.Audience = []string{strings.Repeat("a", 65)} }},
-		{"section 1/audience/4097", format, func(s *statement) {
+	}
+}
+
+// validityRules: times, audience, label, content index.
+func validityRules() []rule {
+	return []rule{
+		{"section 4/created/zone", envelope.ErrFormat, func(s *statement) { s.Predicate.Created = "2026-01-31T00:00:00+00:00" }},
+		{"section 4/created/fraction", envelope.ErrFormat, func(s *statement) { s.Predicate.Created = "2026-01-31T00:00:00.0Z" }},
+		{"section 4/created/no such day", envelope.ErrFormat, func(s *statement) { s.Predicate.Created = "2026-02-30T00:00:00Z" }},
+		{"section 4/created/small t", envelope.ErrFormat, func(s *statement) { s.Predicate.Created = "2026-01-31t00:00:00Z" }},
+		{"section 4/created/short", envelope.ErrFormat, func(s *statement) { s.Predicate.Created = "2026-1-31T0:00:00Z" }},
+		{"section 4/created/leap second", envelope.ErrFormat, func(s *statement) { s.Predicate.Created = "2016-12-31T23:59:60Z" }},
+		{"section 4/expires/bad", envelope.ErrFormat, func(s *statement) { s.Predicate.Expires = "never" }},
+		{"section 4/expires/equal", envelope.ErrFormat, func(s *statement) { s.Predicate.Expires = s.Predicate.Created }},
+		{"section 4/expires/before", envelope.ErrFormat, func(s *statement) { s.Predicate.Expires = "2025-01-31T00:00:00Z" }},
+		{"section 4/audience/none", envelope.ErrFormat, func(s *statement) { s.Predicate.Audience = []string{} }},
+		{"section 4/audience/not sorted", envelope.ErrFormat, func(s *statement) { s.Predicate.Audience = []string{"b", "a"} }},
+		{"section 4/audience/twice", envelope.ErrFormat, func(s *statement) { s.Predicate.Audience = []string{"a", "a"} }},
+		{"section 4/audience/name", envelope.ErrFormat, func(s *statement) { s.Predicate.Audience = []string{"*"} }},
+		{"section 4/audience/65 bytes", envelope.ErrFormat, func(s *statement) { s.Predicate.Audience = []string{strings.Repeat("a", 65)} }},
+		{"section 1/audience/4097", envelope.ErrFormat, func(s *statement) {
 			s.Predicate.Audience = nil
 			for i := range envelope.MaxAudience + 1 {
 				s.Predicate.Audience = append(s.Predicate.Audience, fmt.Sprintf("r%05d", i))
 			}
 		}},
-		{"section 4/classification/empty", format, func(s *statement) { s.Predicate.Classification = "" }},
-		{"section 4/classification/65 bytes", format, func(s *statement) { s.Predicate.Classification = strings.Repeat("S", 65) }},
-		{"section 4/classification/not ASCII", format, func(s *statement) { s.Predicate.Classification = "SECRÉT" }},
-		{"section 5/content_index/block size", format, func(s *statement) { s.Predicate.ContentIndex.BlockSize = 1 << 19 }},
+		{"section 4/classification/empty", envelope.ErrFormat, func(s *statement) { s.Predicate.Classification = "" }},
+		{"section 4/classification/65 bytes", envelope.ErrFormat, func(s *statement) { s.Predicate.Classification = strings.Repeat("S", 65) }},
+		{"section 4/classification/not ASCII", envelope.ErrFormat, func(s *statement) { s.Predicate.Classification = "SECRÉT" }},
+		{"section 5/content_index/block size", envelope.ErrFormat, func(s *statement) { s.Predicate.ContentIndex.BlockSize = 1 << 19 }},
 	}
-	computed := []struct {
-		name   string
-		want   error
-		change func(s *statement)
-	}{
-		{"section 4/total_size", digest, func(s *statement) { s.Predicate.TotalSize++ }},
-		{"section 5/content_index/blocks", format, func(s *statement) { s.Predicate.ContentIndex.Blocks++ }},
-		{"section 5/content_index/size", format, func(s *statement) { s.Predicate.ContentIndex.Size++ }},
-		{"section 6/directory_digest", digest, func(s *statement) { s.Predicate.DirectoryDigest[31] ^= 1 }},
-		{"section 6/file digest", digest, func(s *statement) { s.Subjects[0].Digest.SHA256[0] ^= 1 }},
+}
+
+// computedRules: fields that follow from others, and so are not computed anew after the change.
+func computedRules() []rule {
+	return []rule{
+		{"section 4/total_size", envelope.ErrDigest, func(s *statement) { s.Predicate.TotalSize++ }},
+		{"section 5/content_index/blocks", envelope.ErrFormat, func(s *statement) { s.Predicate.ContentIndex.Blocks++ }},
+		{"section 5/content_index/size", envelope.ErrFormat, func(s *statement) { s.Predicate.ContentIndex.Size++ }},
+		{"section 6/directory_digest", envelope.ErrDigest, func(s *statement) { s.Predicate.DirectoryDigest[31] ^= 1 }},
+		{"section 6/file digest", envelope.ErrDigest, func(s *statement) { s.Subjects[0].Digest.SHA256[0] ^= 1 }},
 	}
+}
+
+// TestStatementRules breaks one rule of sections 1, 4 and 6 at a time. The writer must refuse it, and so must the
+// parser when another writer sends it.
+func TestStatementRules(t *testing.T) {
 	good, _ := build(t, payload("a", "1", "b/c", "22", "b/d", ""), predicate())
 	check := func(t *testing.T, s *statement, want error) {
 		_, err := s.Marshal()
@@ -129,7 +149,7 @@ func TestStatementRules(t *testing.T) {
 		_, err = envelope.ParseStatement(unchecked(t, s))
 		refused(t, err, want)
 	}
-	for _, tt := range tests {
+	for _, tt := range slices.Concat(lineRules(), originRules(), validityRules()) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := clone(good)
 			tt.change(s)
@@ -137,7 +157,7 @@ func TestStatementRules(t *testing.T) {
 			check(t, s, tt.want)
 		})
 	}
-	for _, tt := range computed {
+	for _, tt := range computedRules() {
 		t.Run(tt.name, func(t *testing.T) {
 			s := clone(good)
 			tt.change(s)
@@ -198,11 +218,12 @@ func TestStatementAccepts(t *testing.T) {
 	}
 }
 
-// TestStatementCanonical feeds the tricks of JSON. All of them fall to the one rule of section 3.
-func TestStatementCanonical(t *testing.T) {
-	s, _ := build(t, payload("a", "1", "b<", "22"), predicate())
-	good := string(must[[]byte](t)(s.Marshal()))
-	tests := []struct{ name, old, new string }{
+// trick replaces a piece of a good statement.
+type trick struct{ name, old, new string }
+
+// structureTricks: keys, null, numbers.
+func structureTricks() []trick {
+	return []trick{
 		{"duplicate key", `"seq":1`, `"seq":9,"seq":1`},
 		{"duplicate key, same value", `"seq":1`, `"seq":1,"seq":1`},
 		{"key in other case", `"seq"`, `"Seq"`},
@@ -229,6 +250,12 @@ func TestStatementCanonical(t *testing.T) {
 		{"2^64 + 1", `"seq":1`, `"seq":18446744073709551617`},
 		{"200 digits", `"seq":1`, `"seq":` + strings.Repeat("1", 200)},
 		{"true", `"seq":1`, `"seq":true`},
+	}
+}
+
+// textTricks: white space, escapes, UTF-8, lists.
+func textTricks() []trick {
+	return []trick{
 		{"white space", `"seq":1`, `"seq": 1`},
 		{"newline between", `,"predicate":`, ",\n\"predicate\":"},
 		{"HTML escape", `b<`, `b\u003c`},
@@ -248,9 +275,6 @@ func TestStatementCanonical(t *testing.T) {
 		{"overlong UTF-8", `"reason":""`, "\"reason\":\"\xc0\xaf\""},
 		{"UTF-8 surrogate", `"reason":""`, "\"reason\":\"\xed\xa0\x80\""},
 		{"invalid UTF-8 in a path", `"a"`, "\"a\xff\""},
-		{"upper-case digest", s.Subjects[0].Digest.SHA256.String(), strings.ToUpper(s.Subjects[0].Digest.SHA256.String())},
-		{"short digest", s.Subjects[0].Digest.SHA256.String(), "ab"},
-		{"digest not hex", s.Subjects[0].Digest.SHA256.String(), strings.Repeat("zz", 32)},
 		{"second digest algorithm", `"digest":{`, `"digest":{"md5":"",`},
 		{"comma at the end of a list", `["enclave-1"]`, `["enclave-1",]`},
 		{"comma at the head of a list", `["enclave-1"]`, `[,"enclave-1"]`},
@@ -258,7 +282,19 @@ func TestStatementCanonical(t *testing.T) {
 		{"list not closed", `["enclave-1"]`, `["enclave-1"`},
 		{"comment", `"seq":1`, `"seq":1/**/`},
 	}
-	for _, tt := range tests {
+}
+
+// TestStatementCanonical feeds the tricks of JSON. All of them fall to the one rule of section 3.
+func TestStatementCanonical(t *testing.T) {
+	s, _ := build(t, payload("a", "1", "b<", "22"), predicate())
+	good := string(must[[]byte](t)(s.Marshal()))
+	hash := s.Subjects[0].Digest.SHA256.String()
+	digests := []trick{
+		{"upper-case digest", hash, strings.ToUpper(hash)},
+		{"short digest", hash, "ab"},
+		{"digest not hex", hash, strings.Repeat("zz", 32)},
+	}
+	for _, tt := range slices.Concat(structureTricks(), textTricks(), digests) {
 		t.Run("section 3/"+tt.name, func(t *testing.T) {
 			if strings.Count(good, tt.old) == 0 {
 				t.Fatalf("%q is not in the statement", tt.old)

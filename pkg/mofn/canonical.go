@@ -82,10 +82,15 @@ func validName(s string) bool {
 	return len(s) <= longest && startsWell(s) && only(s, "._-")
 }
 
-// validStream is the rule of envelope.md section 4: [a-z0-9][a-z0-9._/-]{0,127}, no "//", no trailing "/".
+// validStream is the rule of envelope.md section 4: names [a-z0-9][a-z0-9._-]* joined by "/", at most 128 bytes.
 func validStream(s string) bool {
 	const longest = 128
-	return len(s) <= longest && startsWell(s) && only(s, "._/-") && !strings.Contains(s, "//") && !strings.HasSuffix(s, "/")
+	for part := range strings.SplitSeq(s, "/") {
+		if !startsWell(part) || !only(part, "._-") {
+			return false
+		}
+	}
+	return len(s) <= longest
 }
 
 func startsWell(s string) bool { return s != "" && only(s[:1], "") }

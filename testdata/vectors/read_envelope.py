@@ -229,7 +229,7 @@ def check_time(text, where):
 
 
 def check_stream(s):
-    need(re.fullmatch(r"[a-z0-9][a-z0-9._/-]{0,127}", s) and "//" not in s and s[-1] != "/", "section 4: stream")
+    need(len(s) <= 128 and re.fullmatch(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*", s), "section 4: stream")
 
 
 def is_hex(text):

@@ -3,7 +3,7 @@
 package hubtest
 
 import (
-	"crypto/sha1" //nolint:gosec // git's object ids are SHA-1
+	"crypto/sha1" // git's object ids are SHA-1
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"

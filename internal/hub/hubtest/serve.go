@@ -341,6 +341,7 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request, f *file) {
 		r.Header.Set("Range", "bytes=0-")
 	case Unsatisfied:
 		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", f.size))
+	case Status, Expire, Garbage: // these are faults of other places: the body is as it should be
 	case Chunked:
 		io.Copy(w, struct{ io.Reader }{src}) // several writes without a Content-Length: chunked
 		io.WriteString(w, fault.Text)

@@ -69,7 +69,7 @@ func TestSmallFile(t *testing.T) {
 	_, url, commit := start(t)
 	resp, _ := ask(t, "HEAD", url+"/org/model/resolve/main/sub/a.txt", nil)
 	const blob = `"ce013625030ba8dba906f756967f9e9ca394464a"` // git hash-object of "hello\n"
-	if resp.StatusCode != 307 || resp.Header.Get("X-Repo-Commit") != commit || resp.Header.Get("ETag") != blob {
+	if resp.StatusCode != http.StatusTemporaryRedirect || resp.Header.Get("X-Repo-Commit") != commit || resp.Header.Get("ETag") != blob {
 		t.Fatalf("%d %v", resp.StatusCode, resp.Header)
 	}
 	next := resp.Header.Get("Location")
@@ -98,22 +98,22 @@ func TestLFSFile(t *testing.T) {
 	resp, _ := ask(t, "HEAD", url+"/org/model/resolve/"+commit+"/m.safetensors", nil)
 	sum := sha256.Sum256([]byte("weights"))
 	h := resp.Header
-	if resp.StatusCode != 302 || h.Get("X-Linked-Etag") != `"`+hex.EncodeToString(sum[:])+`"` || h.Get("X-Linked-Size") != "7" {
+	if resp.StatusCode != http.StatusFound || h.Get("X-Linked-Etag") != `"`+hex.EncodeToString(sum[:])+`"` || h.Get("X-Linked-Size") != "7" {
 		t.Fatalf("%d %v", resp.StatusCode, h)
 	}
 	signed := h.Get("Location")
 	resp, body := ask(t, "GET", signed, nil)
-	if resp.StatusCode != 200 || body != "weights" || strings.Contains(resp.Header.Get("ETag"), hex.EncodeToString(sum[:])) {
+	if resp.StatusCode != http.StatusOK || body != "weights" || strings.Contains(resp.Header.Get("ETag"), hex.EncodeToString(sum[:])) {
 		t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
 	}
 	for name, u := range map[string]string{"no signature": strings.Split(signed, "?")[0], "other file": strings.Replace(signed, "m.safetensors", "config.json", 1), "later": strings.Replace(signed, "Expires=", "Expires=9", 1)} {
-		if resp, _ := ask(t, "GET", u, nil); resp.StatusCode != 403 {
+		if resp, _ := ask(t, "GET", u, nil); resp.StatusCode != http.StatusForbidden {
 			t.Errorf("%s: %d, want 403", name, resp.StatusCode)
 		}
 	}
 	srv.Inject(hubtest.Fault{Where: hubtest.AtResolve, What: hubtest.Expire, Times: 1})
 	resp, _ = ask(t, "HEAD", url+"/org/model/resolve/main/m.safetensors", nil)
-	if resp, _ := ask(t, "GET", resp.Header.Get("Location"), nil); resp.StatusCode != 403 {
+	if resp, _ := ask(t, "GET", resp.Header.Get("Location"), nil); resp.StatusCode != http.StatusForbidden {
 		t.Errorf("expired signature: %d, want 403", resp.StatusCode)
 	}
 }

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.etcd.io/bbolt"
+
+	"sluice/internal/cli/clitest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"diode-receiver": main})
+}
+
+// TestScripts runs testdata/script: every verb and every exit code. Each script begins with keys/, made once, and with high.yaml, which
+// publishes into registry/.
+func TestScripts(t *testing.T) {
+	s, err := clitest.New(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			if err := s.Prepare(env); err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(env.WorkDir, "high.yaml"), config(env.WorkDir, s.Fingerprint), 0o600)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exit": clitest.Exit, "flip": clitest.Flip, "edit": clitest.Edit, "medium": medium(t, s),
+			"published": published, "lock": lock,
+		},
+		RequireUniqueNames: true,
+	})
+}
+
+func config(dir, fingerprint string) []byte {
+	return fmt.Appendf(nil, `receiver: rx-1
+state: %[1]s/state
+admin: {listen: "unix:%[1]s/admin.sock"}
+trust: {object: %[1]s/keys/trust.json, fingerprint: "%[2]s"}
+keys: {hpke: %[1]s/keys/rx-1, passphrase_file: %[1]s/keys/passphrase}
+link: {listen: "127.0.0.1:0"}
+registry: {directory: {path: %[1]s/registry}}
+`, dir, fingerprint)
+}
+
+// medium is the script command `medium DIR STREAM SEQ OFFICER...`: DIR/payload becomes a sealed release, approved by the officers. It sets
+// RELEASE to its id.
+func medium(t *testing.T, s *clitest.Site) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 3 {
+			ts.Fatalf("usage: medium DIR STREAM SEQ OFFICER...")
+		}
+		seq, err := strconv.ParseInt(args[2], 10, 64)
+		ts.Check(err)
+		env, err := s.Seal(t.Context(), ts.MkAbs(args[0]), args[1], seq, args[3:]...)
+		ts.Check(err)
+		ts.Setenv("RELEASE", env.ID.String())
+	}
+}
+
+// published is the script command `published FILE`: it sets PUBLISHED to the path of the only published file of that name.
+func published(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: published FILE")
+	}
+	var found []string
+	ts.Check(filepath.WalkDir(ts.MkAbs("registry"), func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && d.Name() == args[0] {
+			found = append(found, path)
+		}
+		return err
+	}))
+	if len(found) != 1 {
+		ts.Fatalf("%d published files are called %s: %v", len(found), args[0], found)
+	}
+	ts.Check(os.Chmod(filepath.Dir(found[0]), 0o700)) // the script will damage it
+	ts.Setenv("PUBLISHED", found[0])
+}
+
+// lock is the script command `lock JOURNAL`: another process has it open until the script ends.
+func lock(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: lock JOURNAL")
+	}
+	db, err := bbolt.Open(ts.MkAbs(args[0]), 0o600, nil)
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(db.Close()) })
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packer
+
+import (
+	"context"
+
+	"sluice/internal/journal"
+)
+
+// Look asks upstream once.
+func (p *Packer) Look(ctx context.Context) { p.look(ctx) }
+
+// One runs one stage of the first job that is due: a test can crash after it.
+func (p *Packer) One(ctx context.Context) (bool, error) {
+	jobs, err := p.journal.Due(p.now(), stateNew, stateMirrored, stateInspected, stateGated, stateSealed, stateApproved)
+	if err != nil || len(jobs) == 0 {
+		return false, err
+	}
+	return p.advance(ctx, jobs[0])
+}
+
+// Jobs lists the journal.
+func (p *Packer) Jobs() ([]journal.Job, error) { return p.journal.List(nil) }
+
+// Journal is the packer's own.
+func (p *Packer) Journal() *journal.Journal { return p.journal }
+
+// WriteStatus writes status.txt as the loop does.
+func (p *Packer) WriteStatus() error { return p.status() }
+
+// WorkDir is a job's directory.
+func (p *Packer) WorkDir(job journal.Job) string { return p.workDir(job) }

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+
+	"sluice/pkg/envelope"
+	"sluice/pkg/fec"
+)
+
+// TestPassRows: docs/spec/datagram.md section 5. Rows of one round never repeat, and never pass the 64 that there are.
+func TestPassRows(t *testing.T) {
+	for _, c := range []struct {
+		pass, rows int
+		source     bool
+		first      int
+	}{
+		{1, 20, true, 0},
+		{2, 20, false, 20},
+		{3, 20, false, 40},
+		{4, 20, true, 0}, // a fourth would need rows 60 to 79
+		{5, 20, false, 20},
+		{1, 64, true, 0},
+		{2, 64, true, 0},
+		{1, 1, true, 0},
+		{64, 1, false, 63},
+		{65, 1, true, 0},
+		{2, 33, true, 0},
+		{2, 32, false, 32},
+	} {
+		source, first, n := passRows(c.pass, c.rows)
+		if source != c.source || first != c.first || n != c.rows {
+			t.Errorf("passRows(%d, %d) = %v, %d, %d; want %v, %d, %d", c.pass, c.rows, source, first, n, c.source, c.first, c.rows)
+		}
+	}
+	for rows := 1; rows <= fec.MaxRows; rows++ {
+		for pass := 1; pass <= 200; pass++ {
+			if source, first, n := passRows(pass, rows); first < 0 || first+n > fec.MaxRows || source != (first == 0) {
+				t.Fatalf("passRows(%d, %d) = %v, %d, %d", pass, rows, source, first, n)
+			}
+		}
+	}
+}
+
+func TestRepairRows(t *testing.T) {
+	for _, c := range []struct {
+		percent float64
+		rows    int
+	}{{0.1, 1}, {0.5, 1}, {1, 2}, {10, 20}, {20, 39}, {33, 64}, {99, 64}} {
+		if got := RepairRows(c.percent); got != c.rows {
+			t.Errorf("RepairRows(%v) = %d, want %d", c.percent, got, c.rows)
+		}
+	}
+}
+
+// layout writes files of the given sizes and returns their statement and their concatenation.
+func layout(t *testing.T, random *rand.Rand, sizes []int) (dir string, st *envelope.Statement, all []byte) {
+	t.Helper()
+	dir, st = t.TempDir(), &envelope.Statement{}
+	for i, size := range sizes {
+		name := fmt.Sprintf("d%d/f%04d", i%3, i)
+		b := make([]byte, size)
+		for k := range b {
+			b[k] = byte(random.Uint32())
+		}
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		s := envelope.Subject{Name: name}
+		s.Annotations.Size = int64(size)
+		st.Subjects = append(st.Subjects, s)
+		all = append(all, b...)
+	}
+	return dir, st, all
+}
+
+// TestPayloadReader: random reads over random layouts, empty files among them, are those of the concatenation.
+func TestPayloadReader(t *testing.T) {
+	seed := rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, 1))
+	layouts := [][]int{{}, {0}, {0, 0, 0}, {1}, {0, 5, 0}, make([]int, maxOpenPayload+50)}
+	for i := range layouts[5] {
+		layouts[5][i] = random.IntN(3)
+	}
+	for range 20 {
+		sizes := make([]int, random.IntN(12))
+		for i := range sizes {
+			sizes[i] = random.IntN(4) * random.IntN(300)
+		}
+		layouts = append(layouts, sizes)
+	}
+	for _, sizes := range layouts {
+		dir, st, all := layout(t, random, sizes)
+		r, err := openPayload(dir, st)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := bytes.NewReader(all)
+		for range 300 {
+			off := int64(random.IntN(len(all) + 2))
+			a, b := make([]byte, random.IntN(len(all)+8)), []byte(nil)
+			b = make([]byte, len(a))
+			n, err := r.ReadAt(a, off)
+			m, werr := want.ReadAt(b, off)
+			if len(a) == 0 {
+				werr = nil
+			}
+			if n != m || !errors.Is(err, werr) || !bytes.Equal(a[:n], b[:m]) {
+				t.Fatalf("seed %d: sizes %v: ReadAt(%d bytes, %d) = %d, %v; want %d, %v", seed, sizes, len(a), off, n, err, m, werr)
+			}
+			if len(r.open) > maxOpenPayload {
+				t.Fatalf("%d files are open", len(r.open))
+			}
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestPayloadReaderChanged: a file that shrank or is gone is an error, never zeros and never a short object.
+func TestPayloadReaderChanged(t *testing.T) {
+	dir, st, all := layout(t, rand.New(rand.NewPCG(1, 1)), []int{100, 100, 100})
+	r, err := openPayload(dir, st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := os.Truncate(filepath.Join(dir, "d1", "f0001"), 60); err != nil {
+		t.Fatal(err)
+	}
+	n, err := r.ReadAt(make([]byte, len(all)), 0)
+	if n != 160 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a file that shrank: %d, %v", n, err)
+	}
+	if err := os.Remove(filepath.Join(dir, "d2", "f0002")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.ReadAt(make([]byte, 10), 250); n != 0 || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is gone: %d, %v", n, err)
+	}
+}
+
+// TestPayloadReaderLink: a link that was put in the place of a file leads nowhere.
+func TestPayloadReaderLink(t *testing.T) {
+	dir, st, _ := layout(t, rand.New(rand.NewPCG(1, 1)), []int{4})
+	secret := filepath.Join(t.TempDir(), "secret")
+	path := filepath.Join(dir, "d0", "f0000")
+	if err := errors.Join(os.WriteFile(secret, []byte("1234"), 0o600), os.Remove(path), os.Symlink(secret, path)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := openPayload(dir, st)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if n, err := r.ReadAt(make([]byte, 4), 0); err == nil {
+		t.Errorf("%d bytes were read from outside", n)
+	}
+}
+
+// TestAir: heartbeats give way to a release at once, stay away while it, or another that waits, has the link, and come back.
+func TestAir(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var a air
+		beating := 0
+		heartbeat := func(ctx context.Context) { beating++; <-ctx.Done(); beating-- }
+		go a.rest(t.Context(), heartbeat)
+		synctest.Wait()
+		if beating != 1 {
+			t.Fatal("no heartbeats on a free link")
+		}
+		first := a.take() // deadlocks, and synctest says so, if the heartbeats are not stopped
+		if beating != 0 {
+			t.Error("heartbeats beside a release")
+		}
+		var second func()
+		got := make(chan struct{})
+		go func() { second = a.take(); close(got) }()
+		synctest.Wait()
+		if a.rest(t.Context(), heartbeat) {
+			t.Error("heartbeats while a release has the link")
+		}
+		select {
+		case <-got:
+			t.Fatal("two releases on one link")
+		default:
+		}
+		first()
+		<-got
+		if a.rest(t.Context(), heartbeat) {
+			t.Error("heartbeats while the second release has the link")
+		}
+		second()
+		ctx, stop := context.WithCancel(t.Context())
+		go a.rest(ctx, heartbeat)
+		synctest.Wait()
+		if beating != 1 {
+			t.Error("the heartbeats did not come back")
+		}
+		stop()
+		synctest.Wait()
+	})
+}
