@@ -120,8 +120,10 @@ func (f *forge) dsse(t *testing.T, signer, role string, payload []byte) []byte {
 // approval is a security officer's, in the name of another one when the names differ.
 func (f *forge) approval(t *testing.T, signer, officer string, statement []byte, p envelope.Predicate) envelope.Named {
 	t.Helper()
-	a := envelope.Approval{ReleaseID: envelope.ID(statement), Stream: p.Stream, Epoch: p.Epoch, Seq: p.Seq, Role: "security", Officer: officer,
-		Decision: envelope.DecisionApprove, Checked: []string{}, Shown: sha256.Sum256(nil), Tool: "forge", At: time.Now().UTC().Format(time.RFC3339)}
+	a := envelope.Approval{
+		ReleaseID: envelope.ID(statement), Stream: p.Stream, Epoch: p.Epoch, Seq: p.Seq, Role: "security", Officer: officer,
+		Decision: envelope.DecisionApprove, Checked: []string{}, Shown: sha256.Sum256(nil), Tool: "forge", At: time.Now().UTC().Format(time.RFC3339),
+	}
 	b, err := a.Marshal()
 	must(t, err)
 	return envelope.Named{Name: a.SectionName(), Data: f.dsse(t, signer, "security", b)}

@@ -215,7 +215,7 @@ func (in *inspector) textKind(f *file, head []byte) (string, error) {
 	}
 	switch {
 	case t.finish() != nil || !textName(f.path):
-		return kindUnknown, nil
+		return kindUnknown, nil //nolint:nilerr // what is no text is a finding about the file, and not a failure
 	case markup(head):
 		return "markup", nil
 	case strings.HasSuffix(f.path, ".jinja"):

@@ -214,7 +214,7 @@ func (r *Receiver) drain(ctx context.Context) error {
 		}
 	}
 	if r.broken != nil {
-		return nil //nolint:nilerr // nothing more is asked of broken storage; Run returns what broke
+		return nil //nolint:nilerr // nothing more is asked of broken storage: Run returns what broke
 	}
 	var err error
 	for _, rel := range r.releases {

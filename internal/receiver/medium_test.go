@@ -101,6 +101,19 @@ func TestImportLinkOutside(t *testing.T) {
 	b.notPublished(r)
 }
 
+// TestImportLinkForFile: a link is refused for what it is, also when its own size is right.
+func TestImportLinkForFile(t *testing.T) {
+	b := newBench(t)
+	r := b.approved("models/llm", 1)
+	dir := b.medium(r)
+	file := filepath.Join("payload", "deep", "er", "x.safetensors")
+	swap(t, dir, file, func(p string) error { return os.Symlink("../../README.md", p) })
+	if _, err := b.r.Import(t.Context(), dir, false); !errors.Is(err, envelope.ErrFormat) || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("error %v", err)
+	}
+	b.notPublished(r)
+}
+
 func TestImportNoMedium(t *testing.T) {
 	b := newBench(t)
 	r := b.approved("models/llm", 1)

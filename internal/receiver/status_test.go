@@ -4,6 +4,7 @@ package receiver_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,6 +47,7 @@ func TestFsck(t *testing.T) {
 			must(t, err)
 			b.clean()
 			tt.plant(b, done, waiting)
+			before := b.names()
 			first := b.problems()
 			if len(first) == 0 || !strings.Contains(strings.Join(first, "\n"), tt.want) {
 				t.Errorf("found %q, want %q", first, tt.want)
@@ -53,8 +55,19 @@ func TestFsck(t *testing.T) {
 			if again := b.problems(); strings.Join(first, "\n") != strings.Join(again, "\n") {
 				t.Errorf("judged again: %q, before %q", again, first)
 			}
+			if after := b.names(); after != before {
+				t.Errorf("judging changed the spool: %s, before %s", after, before)
+			}
 		})
 	}
+}
+
+// names lists the directories of the spool.
+func (b *bench) names() string {
+	b.Helper()
+	entries, err := os.ReadDir(b.path("spool"))
+	must(b.T, err)
+	return fmt.Sprint(entries)
 }
 
 func (b *bench) file(r release, name string) string {

@@ -122,8 +122,9 @@ func (q *sequence) mayFollow(typ SectionType) bool {
 		return typ == SectionEvidence || typ == SectionApproval || typ == SectionEnd
 	case SectionApproval:
 		return typ == SectionApproval || typ == SectionEnd
+	default: // nothing comes after the end
+		return false
 	}
-	return false
 }
 
 func (q *sequence) checkSums(s Section) error {
@@ -156,8 +157,9 @@ func sizeCap(t SectionType) int64 {
 		return MaxEvidenceSize
 	case SectionApproval:
 		return MaxApproval
+	default:
+		return sha256Size
 	}
-	return sha256Size
 }
 
 func countCap(t SectionType) int {
@@ -166,8 +168,9 @@ func countCap(t SectionType) int {
 		return MaxEvidence
 	case SectionApproval:
 		return MaxApprovals
+	default:
+		return 1
 	}
-	return 1
 }
 
 // Writer writes an envelope stream section by section, as archive/tar does: Section, then exactly its Size bytes by
@@ -285,7 +288,7 @@ func (r *Reader) Next() (Section, error) {
 		return Section{}, r.err
 	}
 	s, err := r.next()
-	if err != nil && err != io.EOF {
+	if err != nil && err != io.EOF { //nolint:errorlint // a wrapped io.EOF came from below, and is a failure
 		err = fmt.Errorf("read envelope: byte %d: %w", r.pos, err)
 	}
 	r.err = err

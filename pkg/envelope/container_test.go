@@ -35,9 +35,13 @@ func drain(r io.Reader) (sections []envelope.Section, err error) {
 }
 
 func TestContainerRoundTrip(t *testing.T) {
-	want := []envelope.Section{{Type: envelope.SectionRelease, Size: 3}, {Type: envelope.SectionIndex},
-		{Type: envelope.SectionEvidence, Name: "a", Size: 70_000}, {Type: envelope.SectionEvidence, Name: "b", Size: 1},
-		{Type: envelope.SectionApproval, Name: "a", Size: 2}}
+	want := []envelope.Section{
+		{Type: envelope.SectionRelease, Size: 3},
+		{Type: envelope.SectionIndex},
+		{Type: envelope.SectionEvidence, Name: "a", Size: 70_000},
+		{Type: envelope.SectionEvidence, Name: "b", Size: 1},
+		{Type: envelope.SectionApproval, Name: "a", Size: 2},
+	}
 	var b bytes.Buffer
 	w := envelope.NewWriter(&b)
 	for _, s := range want {
@@ -53,8 +57,10 @@ func TestContainerRoundTrip(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for name, r := range map[string]io.Reader{"whole": bytes.NewReader(b.Bytes()), "one byte": iotest.OneByteReader(bytes.NewReader(b.Bytes())),
-		"data with EOF": iotest.DataErrReader(bytes.NewReader(b.Bytes()))} {
+	for name, r := range map[string]io.Reader{
+		"whole": bytes.NewReader(b.Bytes()), "one byte": iotest.OneByteReader(bytes.NewReader(b.Bytes())),
+		"data with EOF": iotest.DataErrReader(bytes.NewReader(b.Bytes())),
+	} {
 		got, err := drain(r)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -209,8 +215,10 @@ func TestContainerRules(t *testing.T) {
 			refused(t, err, tt.want)
 		})
 	}
-	for name, b := range map[string][]byte{"smallest": good, "16 evidence": rawStream(many(16, ev)...), "32 approvals": rawStream(many(32, ap)...),
-		"same name in both": rawStream(r, x, ev("a"), ap("a"))} {
+	for name, b := range map[string][]byte{
+		"smallest": good, "16 evidence": rawStream(many(16, ev)...), "32 approvals": rawStream(many(32, ap)...),
+		"same name in both": rawStream(r, x, ev("a"), ap("a")),
+	} {
 		if _, err := drain(bytes.NewReader(b)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -44,8 +44,10 @@ func TestDSSERoundTrip(t *testing.T) {
 
 // TestDSSEForm pins the one line of section 2 byte for byte.
 func TestDSSEForm(t *testing.T) {
-	d := &envelope.DSSE{Payload: []byte("{}"), PayloadType: envelope.PayloadTypeInToto,
-		Signatures: []envelope.Signature{{KeyID: keyID(1), Sig: []byte{0xff}}}}
+	d := &envelope.DSSE{
+		Payload: []byte("{}"), PayloadType: envelope.PayloadTypeInToto,
+		Signatures: []envelope.Signature{{KeyID: keyID(1), Sig: []byte{0xff}}},
+	}
 	want := `{"payload":"e30=","payloadType":"application/vnd.in-toto+json","signatures":[{"keyid":"` + keyID(1) + `","sig":"/w=="}]}`
 	if got := string(must[[]byte](t)(d.Marshal())); got != want {
 		t.Fatalf("got %s", got)
@@ -184,8 +186,13 @@ func TestApprovalRefuses(t *testing.T) {
 			refused(t, err, tt.want)
 		})
 	}
-	for _, ok := range [][2]string{{`["bytes","manifest"]`, `[]`}, {`seen < 5 min`, strings.Repeat("n", 1024)}, {`"approve"`, `"reject"`},
-		{`["bytes","manifest"]`, `["bytes","gate","inspection","manifest"]`}, {"sluice 1.0", ""}} {
+	for _, ok := range [][2]string{
+		{`["bytes","manifest"]`, `[]`},
+		{`seen < 5 min`, strings.Repeat("n", 1024)},
+		{`"approve"`, `"reject"`},
+		{`["bytes","manifest"]`, `["bytes","gate","inspection","manifest"]`},
+		{"sluice 1.0", ""},
+	} {
 		if _, err := envelope.ParseApproval([]byte(strings.Replace(good, ok[0], ok[1], 1))); err != nil {
 			t.Errorf("%s: %v", ok[1], err)
 		}
@@ -223,11 +230,18 @@ func TestIndex(t *testing.T) {
 		want error
 		b    []byte
 	}{
-		{"empty", envelope.ErrFormat, nil}, {"header cut", envelope.ErrFormat, b[:23]}, {"cut", envelope.ErrFormat, b[:len(b)-1]},
-		{"longer", envelope.ErrFormat, append([]byte(string(b)), 0)}, {"magic", envelope.ErrFormat, flip(0)},
-		{"version", envelope.ErrVersion, flip(7)}, {"block size", envelope.ErrFormat, flip(8)}, {"reserved", envelope.ErrFormat, flip(15)},
-		{"count", envelope.ErrFormat, flip(23)}, {"count 2^63", envelope.ErrFormat, append(append([]byte(string(b[:16])), 0x80), b[17:]...)},
-		{"digest", envelope.ErrDigest, flip(24)}, {"last digest", envelope.ErrDigest, flip(len(b) - 1)},
+		{"empty", envelope.ErrFormat, nil},
+		{"header cut", envelope.ErrFormat, b[:23]},
+		{"cut", envelope.ErrFormat, b[:len(b)-1]},
+		{"longer", envelope.ErrFormat, append([]byte(string(b)), 0)},
+		{"magic", envelope.ErrFormat, flip(0)},
+		{"version", envelope.ErrVersion, flip(7)},
+		{"block size", envelope.ErrFormat, flip(8)},
+		{"reserved", envelope.ErrFormat, flip(15)},
+		{"count", envelope.ErrFormat, flip(23)},
+		{"count 2^63", envelope.ErrFormat, append(append([]byte(string(b[:16])), 0x80), b[17:]...)},
+		{"digest", envelope.ErrDigest, flip(24)},
+		{"last digest", envelope.ErrDigest, flip(len(b) - 1)},
 	}
 	for _, tt := range tests {
 		t.Run("section 5/"+tt.name, func(t *testing.T) {

@@ -77,8 +77,10 @@ const testKey = "00000000000000000000000000000000000000000000000000000000000000a
 func sign(t testing.TB, payload []byte) []byte {
 	t.Helper()
 	sig := sha256.Sum256(envelope.PAE(envelope.PayloadTypeInToto, payload))
-	d := envelope.DSSE{Payload: payload, PayloadType: envelope.PayloadTypeInToto,
-		Signatures: []envelope.Signature{{KeyID: testKey, Sig: sig[:]}}}
+	d := envelope.DSSE{
+		Payload: payload, PayloadType: envelope.PayloadTypeInToto,
+		Signatures: []envelope.Signature{{KeyID: testKey, Sig: sig[:]}},
+	}
 	return must[[]byte](t)(d.Marshal())
 }
 
@@ -109,7 +111,8 @@ func full(t testing.TB) (*envelope.Envelope, fstest.MapFS) {
 	s, index := build(t, fsys, fullPredicate(), evidence...)
 	e := must[*envelope.Envelope](t)(envelope.New(sign(t, must[[]byte](t)(s.Marshal())), index, evidence))
 	err := e.Merge([]envelope.Named{
-		signedApproval(t, approval(s, e.ID, "security", "s.ito")), signedApproval(t, approval(s, e.ID, "quality", "a.roy"))})
+		signedApproval(t, approval(s, e.ID, "security", "s.ito")), signedApproval(t, approval(s, e.ID, "quality", "a.roy")),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +222,7 @@ func refused(t testing.TB, err, want error) {
 	t.Helper()
 	classes := []error{envelope.ErrFormat, envelope.ErrDigest, envelope.ErrVersion, envelope.ErrConflict}
 	for _, c := range classes {
-		if errors.Is(err, c) != (c == want) {
+		if errors.Is(err, c) != (c == want) { //nolint:errorlint // want is a sentinel itself
 			t.Fatalf("got error %v; want only %v", err, want)
 		}
 	}

@@ -42,10 +42,12 @@ func TestCheckPathHostile(t *testing.T) {
 }
 
 func TestCheckPathGood(t *testing.T) {
-	tests := []string{"a", "a/b", "A", "..a", "a..b", ".a", ".gitattributes", "a/.gitignore", "git", "a.git", ".gi", ".g it",
+	tests := []string{
+		"a", "a/b", "A", "..a", "a..b", ".a", ".gitattributes", "a/.gitignore", "git", "a.git", ".gi", ".g it",
 		"CONSOLE", "COM", "COM10", "LPTA", "com1a", "null", "a CON", "CON-1", " a", "a b", "é", "日本語", "\U0001f512", "a<b>|?*\"'", "%2e%2e",
 		"~", "-rf", "a\u00a0b", "a\u00a0", strings.Repeat("a", 255), strings.Repeat("a/", 31) + "a",
-		strings.Repeat(strings.Repeat("a", 127)+"/", 7) + strings.Repeat("a", 128)}
+		strings.Repeat(strings.Repeat("a", 127)+"/", 7) + strings.Repeat("a", 128),
+	}
 	for _, p := range tests {
 		if err := envelope.CheckPath(p); err != nil {
 			t.Errorf("%q: %v", p, err)

@@ -104,7 +104,8 @@ func TestBuildRefuses(t *testing.T) {
 		"section 4/evidence name":  {fsys: payload("a", "x"), p: predicate(), evidence: []envelope.Named{{Name: "A"}}},
 		"section 4/evidence twice": {fsys: payload("a", "x"), p: predicate(), evidence: []envelope.Named{{Name: "a"}, {Name: "a"}}},
 		"section 1/evidence too big": {fsys: payload("a", "x"), p: predicate(), evidence: []envelope.Named{
-			{Name: "a", Data: make([]byte, envelope.MaxEvidenceSize+1)}}},
+			{Name: "a", Data: make([]byte, envelope.MaxEvidenceSize+1)},
+		}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -44,8 +44,10 @@ func (s *Statement) check() error {
 	if s.PredicateType != PredicateTypeRelease {
 		return fmt.Errorf("%w: predicateType %s: this reader knows %q (section 4)", ErrVersion, quote(s.PredicateType), PredicateTypeRelease)
 	}
-	steps := []func() error{s.checkSubjects, s.Predicate.checkLine, s.Predicate.checkOrigin, s.Predicate.checkEvidence,
-		s.Predicate.checkValidity, s.checkSizes, s.checkDirectory}
+	steps := []func() error{
+		s.checkSubjects, s.Predicate.checkLine, s.Predicate.checkOrigin, s.Predicate.checkEvidence,
+		s.Predicate.checkValidity, s.checkSizes, s.checkDirectory,
+	}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -100,8 +102,10 @@ const (
 )
 
 func kinds() []Kind {
-	return []Kind{KindModelWeights, KindSoftwarePackage, KindContainerImages, KindDataset, KindPolicyUpdate,
-		KindCertificateRotation, KindLicense, KindTrustUpdate, KindRevocation}
+	return []Kind{
+		KindModelWeights, KindSoftwarePackage, KindContainerImages, KindDataset, KindPolicyUpdate,
+		KindCertificateRotation, KindLicense, KindTrustUpdate, KindRevocation,
+	}
 }
 
 func checkStream(s string) error {

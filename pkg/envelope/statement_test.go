@@ -190,8 +190,10 @@ func TestStatementAccepts(t *testing.T) {
 		},
 		"section 3/separators, astral, replacement": func(s *statement) { s.Predicate.Gate.Reason = "\u2028\u2029\u202a\U0001f512\ufffd" },
 	}
-	for _, k := range []envelope.Kind{"model-weights", "software-package", "container-images", "dataset", "policy-update",
-		"certificate-rotation", "license", "trust-update", "revocation"} {
+	for _, k := range []envelope.Kind{
+		"model-weights", "software-package", "container-images", "dataset", "policy-update",
+		"certificate-rotation", "license", "trust-update", "revocation",
+	} {
 		tests["section 4/kind/"+string(k)] = func(s *statement) { s.Predicate.Kind = k }
 	}
 	good, _ := build(t, payload("a", "1", "b/c", "22"), predicate())
@@ -303,9 +305,11 @@ func TestStatementCanonical(t *testing.T) {
 			refused(t, err, envelope.ErrFormat)
 		})
 	}
-	whole := map[string]string{"empty": "", "null": "null", "list": "[" + good + "]", "trailing newline": good + "\n",
+	whole := map[string]string{
+		"empty": "", "null": "null", "list": "[" + good + "]", "trailing newline": good + "\n",
 		"trailing space": good + " ", "trailing object": good + good, "leading space": " " + good, "BOM": "\ufeff" + good,
-		"UTF-16": "\xff\xfe{\x00"}
+		"UTF-16": "\xff\xfe{\x00",
+	}
 	for name, b := range whole {
 		t.Run("section 3/"+name, func(t *testing.T) {
 			_, err := envelope.ParseStatement([]byte(b))
@@ -352,8 +356,10 @@ func TestDigestText(t *testing.T) {
 
 // TestDirectoryDigest pins section 6 by hand: SHA3-256 of two lines.
 func TestDirectoryDigest(t *testing.T) {
-	subjects := []envelope.Subject{{Name: "a", Digest: envelope.DigestSet{SHA256: envelope.ID([]byte("abc"))},
-		Annotations: envelope.Annotations{Size: 3}}}
+	subjects := []envelope.Subject{{
+		Name: "a", Digest: envelope.DigestSet{SHA256: envelope.ID([]byte("abc"))},
+		Annotations: envelope.Annotations{Size: 3},
+	}}
 	// printf 'sluice-directory-v1\nba78...15ad 3 a\n' | openssl dgst -sha3-256
 	const want = "8f69a8a75dba9f4342813f0075e58e913b0c946338d3aa16e68966c00e793d11"
 	if got := envelope.DirectoryDigest(subjects).String(); got != want {

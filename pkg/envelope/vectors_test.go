@@ -93,8 +93,10 @@ func bindingVectors(t *testing.T, out map[string]badVector) {
 	out["bad-index-count"] = badVector{"format", "section 5: a block more than the files have", with(1, append(bytes.Clone(e.Index), make([]byte, 32)...))}
 	out["bad-evidence-missing"] = badVector{"format", "section 4: a report of the statement is missing", rawStream(slices.Delete(all(), 2, 3)...)}
 	out["bad-evidence-digest"] = badVector{"digest", "section 4: a report of other bytes", with(2, []byte("[]"))}
-	out["bad-evidence-unlisted"] = badVector{"format", "section 4: a report that the statement does not list",
-		rawStream(slices.Insert(all(), 3, rawSection{typ: 3, name: "z.json"})...)}
+	out["bad-evidence-unlisted"] = badVector{
+		"format", "section 4: a report that the statement does not list",
+		rawStream(slices.Insert(all(), 3, rawSection{typ: 3, name: "z.json"})...),
+	}
 	out["bad-dsse-keyid-twice"] = badVector{"format", "section 2: two signatures with one key id", with(0, []byte(strings.Replace(release, sig, sig+","+sig, 1)))}
 	out["bad-dsse-base64"] = badVector{"format", "section 2: base64 without padding", with(0, []byte(unpadded))}
 	out["bad-dsse-type"] = badVector{"format", "section 2: another payload type", with(0, []byte(strings.Replace(release, "vnd.in-toto", "vnd.other", 1)))}

@@ -61,8 +61,10 @@ func checkSet(s *Statement, files []file) error {
 		case i == len(files) || i < len(s.Subjects) && s.Subjects[i].Name < files[i].path:
 			return wholeFile(&s.Subjects[i], "is missing")
 		case i == len(s.Subjects) || s.Subjects[i].Name > files[i].path:
-			return &PayloadError{Path: files[i].path, Block: -1, Length: files[i].size,
-				Problem: "is not in the release: remove it, or release it"}
+			return &PayloadError{
+				Path: files[i].path, Block: -1, Length: files[i].size,
+				Problem: "is not in the release: remove it, or release it",
+			}
 		case s.Subjects[i].Annotations.Size != files[i].size:
 			return wrongSize(&s.Subjects[i], files[i].size)
 		}
