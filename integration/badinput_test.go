@@ -246,20 +246,20 @@ func withStream(good string, change func(t *testing.T, stream []byte) []byte) fu
 
 // badStreams damages the envelope: truncated, and one bit flipped, at places that a seed chooses.
 func (f *forge) badStreams(good string) (cases []bad) {
-	const seed, flips, cuts = 20261122, 24, 6
+	const seed, flips, cuts = 20261122, 16, 5
 	random := mrand.New(mrand.NewPCG(seed, 0))
 	for i := range cuts + 3 {
 		part := random.Float64()
 		if i < 3 {
 			part = []float64{0, 0.0001, 0.99999}[i]
 		}
-		cases = append(cases, bad{fmt.Sprintf("truncated/seed=%d/%d", seed, i), withStream(good, func(_ *testing.T, b []byte) []byte { return b[:int(part*float64(len(b)))] }),
-			cli.ExitRefused, []string{"envelope.sluice", "truncated"}})
+		cut := func(_ *testing.T, b []byte) []byte { return b[:int(part*float64(len(b)))] }
+		cases = append(cases, bad{fmt.Sprintf("truncated/seed=%d/%d", seed, i), withStream(good, cut), cli.ExitRefused, []string{"envelope.sluice: ", "the stream ends here", "take a fresh copy"}})
 	}
 	for i := range flips {
 		part, bit := random.Float64(), byte(1)<<random.IntN(8)
-		cases = append(cases, bad{fmt.Sprintf("flipped/seed=%d/%d", seed, i), withStream(good, func(_ *testing.T, b []byte) []byte { b[int(part*float64(len(b)))] ^= bit; return b }),
-			cli.ExitRefused, []string{"refused", "envelope.sluice"}})
+		flipped := func(_ *testing.T, b []byte) []byte { b[int(part*float64(len(b)))] ^= bit; return b }
+		cases = append(cases, bad{fmt.Sprintf("flipped/seed=%d/%d", seed, i), withStream(good, flipped), cli.ExitRefused, []string{"refused", "envelope.sluice"}})
 	}
 	return append(cases,
 		bad{"trailing byte", withStream(good, func(_ *testing.T, b []byte) []byte { return append(b, 0) }), cli.ExitRefused, []string{"envelope.sluice"}},
@@ -396,7 +396,7 @@ func swapSignature(t *testing.T, n, other envelope.Named) envelope.Named {
 // badHeaders declares sizes and counts that nobody has room for, in the first section header and in the one of the index.
 func (f *forge) badHeaders(good string) (cases []bad) {
 	const magic, header = 8, 12
-	for _, size := range []uint64{1 << 31, 1<<32 - 1, 1 << 40, 1<<53 - 1, 1 << 62, 1<<63 - 1, 1 << 63, 1<<64 - 1} {
+	for _, size := range []uint64{1 << 31, 1<<32 - 1, 1 << 53, 1<<63 - 1, 1 << 63, 1<<64 - 1} {
 		for _, second := range []bool{false, true} {
 			cases = append(cases, bad{fmt.Sprintf("declared size %d/index=%t", size, second), withStream(good, func(_ *testing.T, b []byte) []byte {
 				at := magic

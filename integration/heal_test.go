@@ -75,9 +75,11 @@ func TestWorseEnvelope(t *testing.T) {
 	few := *env
 	few.Approvals = env.Approvals[:1]
 	must(t, os.WriteFile(filepath.Join(worse, "envelope.sluice"), marshalled(t, &few), 0o600))
-	pass := background(t, s, "bastion-packer", s.SendArgs(dir, addr, killRate, 1)...)
+	sendWorse, err := s.Unchecked(worse, addr, "800Mbit")
+	must(t, err)
+	pass := background(t, s, "bastion-packer", s.SendArgs(dir, addr, slowRate, 1)...)
 	waitShare(t, s, d, env, 0.2)
-	_, err := s.SendUnchecked(t.Context(), worse, addr, "800Mbit")
+	_, err = sendWorse(t.Context())
 	must(t, err)
 	must(t, <-pass)
 	published(t, s, d, env)

@@ -19,8 +19,11 @@ import (
 // killRate leaves time between the kills, and makes what arrives while the receiver is down small beside the socket's buffer.
 const killRate = "100Mbit"
 
-// downtime is an eighth of a pass: two of them lose more than the 10 % that its repair symbols give back.
-const downtime = 350 * time.Millisecond
+// Two downtimes of a pass at slowRate lose a little more than the 10 % that its repair symbols give back.
+const (
+	slowRate = "50Mbit"
+	downtime = 300 * time.Millisecond
+)
 
 // socketBuffer holds what arrives at killRate in more than a second, with what the kernel books for each datagram.
 const socketBuffer = 64 << 20
@@ -47,7 +50,7 @@ func TestReceiverKilledOwnSocket(t *testing.T) {
 	addr := listening(t, s)
 	start := func() *lab.Daemon { return receive(t, s) }
 	dir, env := sealed(t, s, 1, 32*mib, 2)
-	d := killTwice(t, s, start, downtime, background(t, s, "bastion-packer", s.SendArgs(dir, addr, killRate, 1)...), env)
+	d := killTwice(t, s, start, downtime, background(t, s, "bastion-packer", s.SendArgs(dir, addr, slowRate, 1)...), env)
 	if received(t, s, env).State != "RECEIVING" {
 		t.Error("complete after one pass although nobody listened for a while: this test proved nothing")
 	}

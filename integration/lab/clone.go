@@ -47,38 +47,49 @@ func (s *Site) StartActivated(config string, socket *os.File) (*Daemon, error) {
 }
 
 // SendUnchecked sends one pass of a sealed release as a sender would that asks no policy: with what the bastion refuses to send.
-func (s *Site) SendUnchecked(ctx context.Context, dir, to, rate string) (rep link.SendReport, err error) {
+func (s *Site) SendUnchecked(ctx context.Context, dir, to, rate string) (link.SendReport, error) {
+	send, err := s.Unchecked(dir, to, rate)
+	if err != nil {
+		return link.SendReport{}, err
+	}
+	return send(ctx)
+}
+
+// Unchecked prepares SendUnchecked: opening the key takes its time.
+func (s *Site) Unchecked(dir, to, rate string) (func(context.Context) (link.SendReport, error), error) {
 	st, err := trust.Load(s.Path("trust.json"), s.Fingerprint)
 	if err != nil {
-		return rep, err
+		return nil, err
 	}
 	pass, err := packer.ReadPassphrase(s.Path("passphrase"))
 	if err != nil {
-		return rep, err
+		return nil, err
 	}
 	key, err := packer.OpenKey(s.Path("keys", "link"), pass)
 	if err != nil {
-		return rep, err
+		return nil, err
 	}
 	env, err := packer.ReadEnvelope(dir)
 	if err != nil {
-		return rep, err
+		return nil, err
 	}
 	cfg := packer.DefaultConfig().Link
 	cfg.Receiver, cfg.Address = Receiver, to
 	if err := cfg.SetRate(rate, 10); err != nil {
-		return rep, err
+		return nil, err
 	}
-	conn, err := packer.Dial(ctx, cfg, zap.NewNop())
-	if err != nil {
-		return rep, err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	sender, err := packer.NewSender(cfg, st, conn, key, packer.SenderOptions{Logger: zap.NewNop(), Progress: func(link.SendProgress) {}})
-	if err != nil {
-		return rep, err
-	}
-	return packer.Send(ctx, sender, packer.SendRequest{Dir: dir, Env: env, Pass: 1, Rows: packer.RepairRows(10)})
+	return func(ctx context.Context) (rep link.SendReport, err error) {
+		conn, err := packer.Dial(ctx, cfg, zap.NewNop())
+		if err != nil {
+			return rep, err
+		}
+		defer func() { err = errors.Join(err, conn.Close()) }()
+		sender, err := packer.NewSender(cfg, st, conn, key, packer.SenderOptions{Logger: zap.NewNop(), Progress: func(link.SendProgress) {}})
+		if err != nil {
+			return rep, err
+		}
+		return packer.Send(ctx, sender, packer.SendRequest{Dir: dir, Env: env, Pass: 1, Rows: packer.RepairRows(10)})
+	}, nil
 }
 
 // headerSize is the size of the safetensors header that RandomFile writes, its length field included.

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packer_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sluice/internal/cli/clitest"
+	"sluice/internal/hub/hubtest"
+	"sluice/internal/journal"
+	"sluice/internal/packer"
+)
+
+// low is a low side with a Hub, officers and a link into nothing. Its clock is the test's.
+type low struct {
+	t        *testing.T
+	site     *clitest.Site
+	hub      *hubtest.Server
+	cfg      packer.Config
+	now      time.Time
+	progress func(stage, job string, done, total int64)
+	*packer.Packer
+}
+
+func newLow(t *testing.T) *low {
+	t.Helper()
+	dir := t.TempDir()
+	site, err := clitest.New(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sink.Close() })
+	l := &low{t: t, site: site, hub: hubtest.New(), now: time.Now()}
+	l.commit("one")
+	srv := httptest.NewServer(l.hub)
+	t.Cleanup(srv.Close)
+	c := packer.DefaultConfig()
+	c.State, c.DropBox, c.Hub.Endpoint = filepath.Join(dir, "state"), filepath.Join(dir, "box"), srv.URL
+	c.Trust = packer.Trust{Object: site.Path("trust.json"), Fingerprint: site.Fingerprint}
+	c.Keys = packer.Keys{Packer: site.Path("packer"), Link: site.Path("link"), PassphraseFile: site.Path("passphrase")}
+	c.Seal.Audience = []string{clitest.Receiver}
+	c.Link.Receiver, c.Link.Address, c.Link.Rate, c.Link.Settle, c.Link.Passes = clitest.Receiver, sink.LocalAddr().String(), 100_000_000, 1_000_000, 3
+	c.Watch = []packer.Watch{{Repo: "org/list", Revision: "main", Every: 1, Stream: "data/list", Name: "org.list", Kind: "dataset"}}
+	l.cfg = c
+	l.open()
+	return l
+}
+
+// commit moves the repository on.
+func (l *low) commit(text string) {
+	l.t.Helper()
+	dir := l.t.TempDir()
+	err := os.WriteFile(filepath.Join(dir, "list.txt"), []byte(text+"\n"), 0o644)
+	if err == nil && len(l.hub.Repos()) == 0 {
+		_, err = l.hub.AddRepo("org/list", dir)
+	} else if err == nil {
+		_, err = l.hub.AddCommit("org/list", dir)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *low) open() {
+	l.t.Helper()
+	p, err := packer.Open(l.t.Context(), l.cfg, packer.Options{Logger: zap.NewNop(), Now: func() time.Time { return l.now }, Progress: func(stage, job string, done, total int64) {
+		if l.progress != nil {
+			l.progress(stage, job, done, total)
+		}
+	}})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.Packer = p
+	l.t.Cleanup(func() { _ = p.Close() })
+}
+
+// crash forgets everything that is not in the journal and on disk.
+func (l *low) crash() {
+	l.t.Helper()
+	if err := l.Close(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.open()
+}
+
+// run looks upstream and moves every job as far as it goes, a minute later.
+func (l *low) run() []journal.Job {
+	l.t.Helper()
+	l.now = l.now.Add(time.Minute)
+	l.Look(l.t.Context())
+	if err := errors.Join(l.Step(l.t.Context()), l.WriteStatus()); err != nil {
+		l.t.Fatal(err)
+	}
+	jobs, err := l.Jobs()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return jobs
+}
+
+func (l *low) decide(job journal.Job, decision string, officers ...string) {
+	l.t.Helper()
+	env, err := packer.ReadEnvelope(l.WorkDir(job))
+	if err == nil {
+		err = l.site.Decide(packer.DropBox{Dir: l.cfg.DropBox}, env, decision, officers...)
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *low) want(job journal.Job, state, words string) {
+	l.t.Helper()
+	status, err := os.ReadFile(filepath.Join(l.cfg.DropBox, "status.txt"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if job.State != state || !strings.Contains(string(status), words) {
+		l.t.Fatalf("state %s, want %s; status.txt should say %q:\n%s\nlast error: %s", job.State, state, words, status, job.LastError)
+	}
+}
+
+// TestCrashBetweenStages: a process that dies after every single stage comes to the same end, and the audit trail holds together.
+func TestCrashBetweenStages(t *testing.T) {
+	l := newLow(t)
+	l.Look(t.Context())
+	var states []string
+	for range 20 {
+		l.now = l.now.Add(time.Minute)
+		moved, err := l.One(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.crash()
+		jobs, err := l.Jobs()
+		if err != nil || len(jobs) != 1 {
+			t.Fatalf("%d jobs, %v", len(jobs), err)
+		}
+		if moved {
+			states = append(states, jobs[0].State)
+		}
+		if jobs[0].State == "SEALED" && !moved {
+			l.decide(jobs[0], "approve", "a.roy", "m.lee")
+		}
+		if jobs[0].State == "SENT" {
+			break
+		}
+	}
+	if got, want := strings.Join(states, " "), "MIRRORED INSPECTED GATED SEALED APPROVED SENT"; got != want {
+		t.Errorf("states %s, want %s", got, want)
+	}
+	if err := l.Journal().Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestApprovals: a sealed release waits and says for what; what does not belong into the drop-box neither refuses it nor travels with it.
+func TestApprovals(t *testing.T) {
+	l := newLow(t)
+	job := l.run()[0]
+	l.want(job, "SEALED", "missing: 2 more of security")
+	l.decide(job, "approve", "a.roy")
+	dir := filepath.Join(l.cfg.DropBox, "approvals", job.Release)
+	signed, err := os.ReadFile(filepath.Join(dir, "security.a.roy.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{
+		os.WriteFile(filepath.Join(dir, "security.s.ito.json"), signed, 0o644), // a.roy's under another name
+		os.WriteFile(filepath.Join(dir, "quality.q.ali.json"), []byte("{}"), 0o644),
+		os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("x"), 0o644),
+		os.WriteFile(filepath.Join(dir, "quality.big.json"), make([]byte, 1<<20), 0o644),
+		os.Mkdir(filepath.Join(dir, "quality.dir.json"), 0o755),
+		os.Symlink("/etc/passwd", filepath.Join(dir, "quality.link.json")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	job = l.run()[0]
+	l.want(job, "SEALED", "missing: 1 more of security")
+	for _, name := range []string{"security.s.ito.json", "quality.q.ali.json", "notes.txt", "quality.big.json", "quality.dir.json", "quality.link.json"} {
+		l.want(job, "SEALED", name)
+	}
+	l.decide(job, "approve", "m.lee")
+	job = l.run()[0]
+	l.want(job, "SENT", "SENT")
+	env, err := packer.ReadEnvelope(l.WorkDir(job))
+	if err != nil || len(env.Approvals) != 2 {
+		t.Errorf("%d approvals travelled, want 2 (%v)", len(env.Approvals), err)
+	}
+}
+
+func TestRejected(t *testing.T) {
+	l := newLow(t)
+	job := l.run()[0]
+	l.decide(job, "approve", "a.roy", "m.lee")
+	l.decide(job, "reject", "s.ito")
+	l.want(l.run()[0], "REFUSED", "rejected by an officer: by s.ito")
+}
+
+// TestSuperseded: what was overtaken by its successor is not sent: the receiver would refuse it.
+func TestSuperseded(t *testing.T) {
+	l := newLow(t)
+	l.run()
+	l.commit("two")
+	jobs := l.run()
+	if len(jobs) != 2 || jobs[1].Seq != jobs[0].Seq+1 {
+		t.Fatalf("%d jobs: %+v", len(jobs), jobs)
+	}
+	l.decide(jobs[0], "approve", "a.roy")
+	l.decide(jobs[1], "approve", "a.roy", "m.lee")
+	jobs = l.run()
+	l.want(jobs[1], "SENT", "SENT")
+	l.want(l.run()[0], "REFUSED", "a later release of the stream was sent already")
+}
+
+// TestDamagedBeforeSending: what is sent is what was sealed and approved, or nothing.
+func TestDamagedBeforeSending(t *testing.T) {
+	l := newLow(t)
+	job := l.run()[0]
+	if err := os.WriteFile(filepath.Join(l.WorkDir(job), "payload", "list.txt"), []byte("ONE\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l.decide(job, "approve", "a.roy", "m.lee")
+	l.want(l.run()[0], "REFUSED", "list.txt")
+}
+
+// TestCrashBetweenPasses: passes that were sent are not sent again.
+func TestCrashBetweenPasses(t *testing.T) {
+	l := newLow(t)
+	job := l.run()[0]
+	l.decide(job, "approve", "a.roy", "m.lee")
+	ctx, stop := context.WithCancel(t.Context())
+	l.progress = func(stage, _ string, _, _ int64) {
+		if stage == "send, pass 2" {
+			stop()
+		}
+	}
+	l.now = l.now.Add(time.Minute)
+	if err := l.Step(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l.progress = nil
+	l.crash()
+	l.want(l.run()[0], "SENT", "SENT")
+	var passes []string
+	err := l.Journal().Events(1, func(e journal.Event) error {
+		if e.Action == "pass sent" {
+			passes = append(passes, e.Detail[:len("pass 1")])
+		}
+		return nil
+	})
+	if got := strings.Join(passes, ", "); err != nil || got != "pass 1, pass 2, pass 3" {
+		t.Errorf("%s (%v)", got, err)
+	}
+}
