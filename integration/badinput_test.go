@@ -283,8 +283,7 @@ func (f *forge) badPayloads(good string) []bad {
 			must(t, os.WriteFile(name, b, 0o600))
 		}), cli.ExitRefused, []string{"data.safetensors", "quarantine"}},
 		{"missing file", copyOf(good, func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, readme))) }), cli.ExitRefused, []string{"README.md", "missing"}},
-		{"short file", copyOf(good, func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, data), mib)) }), cli.ExitRefused,
-			[]string{"data.safetensors", fmt.Sprint(mib), fmt.Sprint(2*mib + 333)}},
+		{"short file", copyOf(good, func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, data), mib)) }), cli.ExitRefused, []string{"data.safetensors", fmt.Sprint(mib), fmt.Sprint(2*mib + 333)}},
 		{"extra file", copyOf(good, func(t *testing.T, dir string) {
 			must(t, os.WriteFile(filepath.Join(dir, "payload", "extra.py"), []byte("import os\n"), 0o644))
 		}), cli.ExitRefused, []string{"extra.py", "does not name"}},

@@ -129,7 +129,7 @@ func (b *bench) timed(ctx context.Context, blast blastResult) ([]result, error) 
 			{"transfer/sender CPU", m.sender.CPU.Seconds() / gib, "s/GiB", params, []beside{{"raw UDP blast, both ends", blast.cpu.Seconds() / gib, "s/GiB"}}},
 			{"transfer/receiver CPU", m.receiverCPU.Seconds() / gib, "s/GiB", params, []beside{}},
 			{"transfer/sender RSS", float64(m.sender.RSS) / (1 << 20), "MiB", params, []beside{}},
-			{"transfer/receiver RSS", float64(m.receiver.RSS) / (1 << 20), "MiB", params, []beside{{"bar", 256, "MiB"}}},
+			{"transfer/receiver RSS", float64(m.receiverRSS) / (1 << 20), "MiB", params, []beside{{"bar", 256, "MiB"}}},
 		}, nil
 	}
 	return nil, fmt.Errorf("no rate of %s was low enough: %w", b.opt.rates, lastErr)
@@ -143,8 +143,8 @@ func (b *bench) watched(ctx context.Context) (result, error) {
 		return result{}, err
 	}
 	params := map[string]any{"bytes": int64(b.opt.memory), "mtu": 1500, "rate": rate, "repair_percent": 10, "link": "loopback"}
-	fmt.Printf("receiver peak RSS with %s: %s\n\n", b.opt.memory, console.Bytes(m.receiver.RSS))
-	return result{"transfer/receiver RSS, larger payload", float64(m.receiver.RSS) / (1 << 20), "MiB", params, []beside{{"bar", 256, "MiB"}}}, nil
+	fmt.Printf("receiver peak RSS with %s: %s\n\n", b.opt.memory, console.Bytes(m.receiverRSS))
+	return result{"transfer/receiver RSS, larger payload", float64(m.receiverRSS) / (1 << 20), "MiB", params, []beside{{"bar", 256, "MiB"}}}, nil
 }
 
 // settleTime is what a sender waits between envelope and payload; it is no part of the goodput.

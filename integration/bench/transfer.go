@@ -25,7 +25,7 @@ type measured struct {
 	goodput     float64       // payload bits a second, from the first payload symbol's turn until the payload is complete and durable
 	sender      lab.Usage     // of the send verb, which also hashes the payload once before it sends
 	receiverCPU time.Duration // until the payload was complete and durable
-	receiver    lab.Usage     // of the whole run, publication included
+	receiverRSS int64         // peak of the whole run, publication included, bytes
 }
 
 // transfer sends a fresh release of the given size to a fresh receiver and measures both processes.
@@ -52,7 +52,11 @@ func (b *bench) transfer(ctx context.Context, n int, size int64, rate string) (m
 	if err != nil {
 		return m, err
 	}
-	defer func() { err = errors.Join(err, high.Stop(30*time.Second)); m.receiver = high.Usage() }()
+	defer func() {
+		var perr error
+		m.receiverRSS, perr = high.PeakRSS()
+		err = errors.Join(err, perr, high.Stop(30*time.Second))
+	}()
 	if err := b.WaitUp(ctx, high, "high.sock"); err != nil {
 		return m, err
 	}

@@ -103,7 +103,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	if stop() { // ctx is alive: Serve failed by itself
 		return fmt.Errorf("admin server: %w", err)
 	}
-	if err := <-stopped; err != nil {
+	err = <-stopped
+	if errors.Is(err, context.DeadlineExceeded) {
+		return s.http.Close() // a client that does not finish its request is cut off: a drain is no failure
+	}
+	if err != nil {
 		return fmt.Errorf("stop admin server: %w", errors.Join(err, s.http.Close()))
 	}
 	return nil

@@ -3,7 +3,6 @@
 package packer_test
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/http/httptest"
@@ -23,12 +22,11 @@ import (
 
 // low is a low side with a Hub, officers and a link into nothing. Its clock is the test's.
 type low struct {
-	t        *testing.T
-	site     *clitest.Site
-	hub      *hubtest.Server
-	cfg      packer.Config
-	now      time.Time
-	progress func(stage, job string, done, total int64)
+	t    *testing.T
+	site *clitest.Site
+	hub  *hubtest.Server
+	cfg  packer.Config
+	now  time.Time
 	*packer.Packer
 }
 
@@ -77,11 +75,7 @@ func (l *low) commit(text string) {
 
 func (l *low) open() {
 	l.t.Helper()
-	p, err := packer.Open(l.t.Context(), l.cfg, packer.Options{Logger: zap.NewNop(), Now: func() time.Time { return l.now }, Progress: func(stage, job string, done, total int64) {
-		if l.progress != nil {
-			l.progress(stage, job, done, total)
-		}
-	}})
+	p, err := packer.Open(l.t.Context(), l.cfg, packer.Options{Logger: zap.NewNop(), Now: func() time.Time { return l.now }})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -246,17 +240,17 @@ func TestCrashBetweenPasses(t *testing.T) {
 	l := newLow(t)
 	job := l.run()[0]
 	l.decide(job, "approve", "a.roy", "m.lee")
-	ctx, stop := context.WithCancel(t.Context())
-	l.progress = func(stage, _ string, _, _ int64) {
-		if stage == "send, pass 2" {
-			stop()
-		}
-	}
 	l.now = l.now.Add(time.Minute)
-	if err := l.Step(ctx); err != nil {
+	if _, err := l.One(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	l.progress = nil
+	sent := func(j *journal.Job) error { // what the journal holds when the process dies after the first pass
+		j.Data = append(j.Data[:len(j.Data)-1:len(j.Data)-1], `,"passes":1}`...)
+		return nil
+	}
+	if job, err := l.Journal().Touch(job.ID, sent); err != nil || job.State != "APPROVED" {
+		t.Fatalf("state %s, %v", job.State, err)
+	}
 	l.crash()
 	l.want(l.run()[0], "SENT", "SENT")
 	var passes []string
@@ -266,7 +260,7 @@ func TestCrashBetweenPasses(t *testing.T) {
 		}
 		return nil
 	})
-	if got := strings.Join(passes, ", "); err != nil || got != "pass 1, pass 2, pass 3" {
+	if got := strings.Join(passes, ", "); err != nil || got != "pass 2, pass 3" {
 		t.Errorf("%s (%v)", got, err)
 	}
 }

@@ -64,7 +64,7 @@ type bench struct {
 	r     *receiver.Receiver
 }
 
-var keys = sync.OnceValues(func() (*trusttest.Site, error) { return trusttest.New() }) //nolint:gochecknoglobals // keys cost time; nothing changes them
+var keys = sync.OnceValues(func() (*trusttest.Site, error) { return trusttest.New() })
 
 func newBench(t *testing.T) *bench {
 	t.Helper()

@@ -169,16 +169,16 @@ func (r *Receiver) Step(ctx context.Context) error {
 func (r *Receiver) advanceAll(ctx context.Context, jobs []journal.Job) (stuck bool, err error) {
 	for _, job := range jobs {
 		if ctx.Err() != nil {
-			return false, nil
+			return false, nil //nolint:nilerr // told to stop; the rest goes on in the next process
 		}
-		err := r.advance(context.WithoutCancel(ctx), job)
+		failed := r.advance(context.WithoutCancel(ctx), job)
 		var refused *RefusedError
 		switch {
-		case err == nil || errors.As(err, &refused):
-		case Classify(err) == Broken:
-			return false, err
+		case failed == nil || errors.As(failed, &refused):
+		case Classify(failed) == Broken:
+			return false, failed
 		default:
-			r.log.Error("nothing could be recorded", zap.String("release", job.ID), zap.String("state", job.State), zap.Error(err))
+			r.log.Error("nothing could be recorded", zap.String("release", job.ID), zap.String("state", job.State), zap.Error(failed))
 			stuck = true
 		}
 	}
