@@ -145,13 +145,11 @@ func TestUnitsSay(t *testing.T) {
 			"Type=notify", "Restart=always", "RestartPreventExitStatus=2", "WatchdogSec=60", "StartLimitIntervalSec=0",
 			"Requires=diode-receiver.socket", "PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "IPAddressDeny=any",
 			"LimitCORE=0", "MemorySwapMax=0", // keys must reach no disk
-			"ExecStartPre=/usr/bin/diode-receiver check --config /etc/sluice/diode-receiver.yaml",
 			"ExecStart=/usr/bin/diode-receiver run --config /etc/sluice/diode-receiver.yaml",
 		},
 		"diode-receiver.socket": {"ListenDatagram=0.0.0.0:4710", "ReceiveBuffer=64M", "FreeBind=yes", "FileDescriptorName=link"},
 		"bastion-packer.service": {
 			"Type=notify", "Restart=always", "RestartPreventExitStatus=2", "WatchdogSec=120", "LimitCORE=0", "MemorySwapMax=0",
-			"ExecStartPre=/usr/bin/bastion-packer check --config /etc/sluice/bastion-packer.yaml",
 			"ExecStart=/usr/bin/bastion-packer run --config /etc/sluice/bastion-packer.yaml",
 		},
 	} {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"time"
 
 	"sluice/internal/strictyaml"
@@ -145,6 +146,7 @@ func (c *Config) Validate() error {
 	bad(nameRule.MatchString(c.Receiver), "receiver: %q is not a receiver id (small letters, digits, . _ -)", c.Receiver)
 	bad(c.State != "", "state: a directory is required")
 	bad(c.Log.Format == "json" || c.Log.Format == "text", "log.format: %q is neither json nor text", c.Log.Format)
+	bad(slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level), "log.level: %q is not debug, info, warn or error", c.Log.Level)
 	bad(c.Admin.Listen != "", "admin.listen: an address is required")
 	bad(c.Trust.Object != "", "trust.object: the file of the trust object is required")
 	bad(fingerprintRule.MatchString(c.Trust.Fingerprint), "trust.fingerprint: 64 hex digits are required (diode-receiver trust fingerprint FILE shows them; compare them with the paper record)")
