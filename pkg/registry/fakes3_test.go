@@ -87,6 +87,8 @@ func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	objects, exists := f.buckets[bucket]
 	switch {
+	case key == "" && r.Method == http.MethodPut && exists:
+		fail(w, http.StatusConflict, "BucketAlreadyOwnedByYou") // two publishers may create it at once
 	case key == "" && r.Method == http.MethodPut:
 		f.buckets[bucket] = make(map[string]fakeObject)
 	case !exists:
