@@ -59,7 +59,7 @@ func runDaemon(ctx context.Context, s cli.Streams, cfg packer.Config, progress b
 		return err
 	}
 	defer cli.CloseInto(&err, p)
-	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: p.Status, Logger: log.Named("admin")})
+	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: p.Status, Ready: p.Ready, Logger: log.Named("admin")})
 	if err != nil {
 		return err
 	}

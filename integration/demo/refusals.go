@@ -108,7 +108,8 @@ func (d *demo) mustRefuse(ctx context.Context, what, dir, reason string) error {
 	if call.Code != cli.ExitRefused || !strings.Contains(call.Stderr, reason) {
 		return fmt.Errorf("%s: exit code %d (3 is wanted), reason %q: %s", what, call.Code, reason, call.Stderr)
 	}
-	d.tl.Fail(console.High, "refused", what, fmt.Sprintf("exit 3: %s", strings.ReplaceAll(call.Stderr, "\n", " ")))
+	why, _, _ := strings.Cut(strings.ReplaceAll(call.Stderr, "\n", " "), " (evidence:")
+	d.tl.Fail(console.High, "refused", what, "exit 3: "+strings.TrimPrefix(why, "diode-receiver: "))
 	return nil
 }
 

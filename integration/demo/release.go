@@ -148,41 +148,42 @@ func (d *demo) approve(ctx context.Context, officer string) error {
 // followTransfer shows a progress a side until the release is published.
 func (d *demo) followTransfer(ctx context.Context) error {
 	id := d.releases[len(d.releases)-1]
-	low := newMeter(d, "low   sending")
-	high := newMeter(d, "high  receiving")
+	m := newMeters(d)
 	seen, told := map[string]bool{}, map[uint64]bool{}
 	err := lab.WaitFor(ctx, 3*time.Minute, "the receiver", func() (bool, error) {
 		j, err := d.job(ctx, len(d.releases))
 		if err != nil {
 			return false, firstOf(d.low.Died(), err)
 		}
-		if strings.HasPrefix(j.Running.Stage, "send") {
-			low.set(j.Running.Done*symbol, j.Running.Total*symbol)
+		switch {
+		case j.Running.Stage == "send, pass 1":
+			m.set(&m.low, j.Running.Done*symbol, j.Running.Total*symbol)
+		case strings.HasPrefix(j.Running.Stage, "send"):
+			m.finish(&m.low)
 		}
 		r, err := d.Release(ctx, id)
 		if err != nil || r == nil {
 			return false, firstOf(d.high.Died(), err)
 		}
 		if r.Symbols > 0 {
-			high.set(r.Have*symbol, r.Symbols*symbol)
+			m.set(&m.high, r.Have*symbol, r.Symbols*symbol)
 		}
 		if r.State != "RECEIVING" {
-			high.finish()
+			m.finish(&m.high)
 		}
-		if err := d.timeline(ctx, id, told); err != nil {
+		if err := d.timeline(ctx, id, told, m.clear); err != nil {
 			return false, err
 		}
 		if r.State == "REJECTED" {
 			return false, fmt.Errorf("the receiver refused the release: %s", r.Error)
 		}
 		if j.State == "SENT" && !seen["SENT"] {
-			low.finish()
+			m.finish(&m.low)
 			seen["SENT"] = true
 		}
 		return r.State == "PUBLISHED" && j.State == "SENT", nil
 	})
-	low.finish()
-	high.finish()
+	m.clear()
 	return err
 }
 
@@ -190,7 +191,7 @@ func (d *demo) followTransfer(ctx context.Context) error {
 const symbol = 1408
 
 // timeline prints what is new in the receiver's audit trail of the release.
-func (d *demo) timeline(ctx context.Context, id string, told map[uint64]bool) error {
+func (d *demo) timeline(ctx context.Context, id string, told map[uint64]bool, clear func()) error {
 	st, err := d.HighStatus(ctx)
 	if err != nil {
 		return err
@@ -198,34 +199,78 @@ func (d *demo) timeline(ctx context.Context, id string, told map[uint64]bool) er
 	for _, e := range st.Events {
 		if e.Release == id && !told[e.Seq] {
 			told[e.Seq] = true
+			clear()
 			d.tl.Stage(console.High, e.Action, "release "+id[:12], -1, e.Detail)
 		}
 	}
 	return nil
 }
 
-// meter is one side's progress: a bar on a terminal, lines elsewhere. Two of them share a terminal, so each draws only while it moves.
+// meters show how far both sides have come: on a terminal one line with a bar a side, elsewhere a line a side every ten per cent.
+type meters struct {
+	d         *demo
+	low, high meter
+	drawn     bool
+}
+
+// meter is one side's progress, in bytes.
 type meter struct {
-	d     *demo
-	label string
-	bar   *console.Progress
+	label       string
+	done, total int64
+	lines       *console.Progress
+	over        bool
 }
 
-func newMeter(d *demo, label string) *meter { return &meter{d: d, label: label} }
+func newMeters(d *demo) *meters {
+	return &meters{d: d, low: meter{label: "low  sending"}, high: meter{label: "high receiving"}}
+}
 
-func (m *meter) set(done, total int64) {
-	if m.bar == nil {
-		if done == 0 {
-			return
+func (m *meters) set(side *meter, done, total int64) {
+	if side.over || total == 0 || done == 0 {
+		return
+	}
+	side.done, side.total = done, total
+	if m.d.style.Terminal {
+		if !m.high.over { // from then on the timeline speaks
+			m.draw()
 		}
-		m.bar = console.NewProgress(m.d.out, m.d.style, m.label, total, nil)
+		return
 	}
-	m.bar.Set(done)
+	if side.lines == nil {
+		side.lines = console.NewProgress(m.d.out, m.d.style, side.label, total, nil)
+	}
+	side.lines.Set(done)
 }
 
-func (m *meter) finish() {
-	if m.bar != nil {
-		m.bar.Finish()
-		m.bar = nil
+// finish ends one side's display.
+func (m *meters) finish(side *meter) {
+	if side.lines != nil && !side.over {
+		side.lines.Finish()
 	}
+	if !side.over && side.total > 0 {
+		side.done = side.total
+	}
+	side.over = true
+}
+
+// clear ends the line of bars, so that the timeline goes on below it.
+func (m *meters) clear() {
+	if m.drawn {
+		m.draw()
+		fmt.Fprintln(m.d.out)
+		m.drawn = false
+	}
+}
+
+func (m *meters) draw() {
+	fmt.Fprintf(m.d.out, "\r%s   %s ", m.low.bar(), m.high.bar())
+	m.drawn = true
+}
+
+// bar draws 20 cells.
+func (s *meter) bar() string {
+	const cells = 20
+	share := float64(s.done) / float64(max(1, s.total))
+	full := int(share * cells)
+	return fmt.Sprintf("%s [%s%s] %3.0f %% of %s", s.label, strings.Repeat("=", full), strings.Repeat(" ", cells-full), 100*share, console.Bytes(s.total))
 }

@@ -179,3 +179,11 @@ func describeGate(dir, exception string, p *envelope.Predicate) error {
 	}
 	return nil
 }
+
+// Ready gives the reasons why the daemon is not ready; none means that it is.
+func (p *Packer) Ready(ctx context.Context) []string {
+	if err := p.Healthy(ctx); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
+}

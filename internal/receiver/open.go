@@ -157,3 +157,11 @@ func Check(cfg Config) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Ready gives the reasons why the daemon is not ready; none means that it is.
+func (r *Receiver) Ready(ctx context.Context) []string {
+	if err := r.Healthy(ctx); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
+}
