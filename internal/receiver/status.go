@@ -111,7 +111,7 @@ func (r *Receiver) Fsck(ctx context.Context, deep bool, report func(Problem)) er
 	if err := r.fsckSpool(report); err != nil {
 		return err
 	}
-	if err := r.fsckPublished(ctx, report); err != nil {
+	if err := r.fsckPublished(ctx, deep, report); err != nil {
 		return err
 	}
 	return r.registry.Fsck(ctx, deep, func(p registry.Problem) {
@@ -179,8 +179,9 @@ func (r *Receiver) fsckJob(j journal.Job, d jobData, report func(Problem)) {
 	}
 }
 
-// fsckPublished asks the registry for every release that the journal calls published.
-func (r *Receiver) fsckPublished(ctx context.Context, report func(Problem)) error {
+// fsckPublished asks the registry for every release that the journal calls published. deep holds every byte against the statement whose
+// digest the journal knows: a registry whose files, receipt and COMMIT were all rewritten to agree with one another is found out.
+func (r *Receiver) fsckPublished(ctx context.Context, deep bool, report func(Problem)) error {
 	jobs, err := r.journal.List(func(j journal.Job) bool { return j.State == statePublished })
 	if err != nil {
 		return err
@@ -194,8 +195,22 @@ func (r *Receiver) fsckPublished(ctx context.Context, report func(Problem)) erro
 		if err != nil {
 			return err
 		}
+		if !deep {
+			continue
+		}
+		if err := r.fsckBytes(ctx, j); err != nil {
+			report(Problem{"release " + j.ID, err.Error(), "somebody wrote into the registry: take it out of service and import the release again"})
+		}
 	}
 	return nil
+}
+
+func (r *Receiver) fsckBytes(ctx context.Context, j journal.Job) error {
+	env, err := publishedEnvelope(ctx, r.registry, j.Name, mustDigest(j.ID))
+	if err != nil {
+		return err
+	}
+	return r.verifyPublished(ctx, env)
 }
 
 // Releases lists the registry's catalogue.

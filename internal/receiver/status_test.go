@@ -3,6 +3,8 @@
 package receiver_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"sluice/internal/receiver"
+
+	"sluice/pkg/registry"
 )
 
 // TestFsck plants each kind of damage once. Judging changes nothing: a second look finds the same.
@@ -72,6 +76,59 @@ func (b *bench) names() string {
 
 func (b *bench) file(r release, name string) string {
 	return b.path("spool", r.id(), "payload", "files", name)
+}
+
+// TestFsckForgedTogether rewrites a published file, the receipt and COMMIT so that they agree with one another. The registry alone
+// cannot tell; the journal knows the statement's digest.
+func TestFsckForgedTogether(t *testing.T) {
+	b := newBench(t)
+	rel := b.approved("models/llm", 1)
+	_, err := b.r.Import(t.Context(), b.medium(rel), false)
+	must(t, err)
+	b.clean()
+	provenance := filepath.Join(b.cfg.Registry.Directory.Path, "provenance", "demo", "sha256-"+rel.id())
+	old := replace(t, filepath.Join(b.publishedDir(rel), "data.safetensors"), forge)
+	oldReceipt := replace(t, filepath.Join(provenance, "receipt.json"), func(text string) string {
+		return strings.ReplaceAll(text, hexSum(old), hexSum(forge(old)))
+	})
+	newReceipt := strings.ReplaceAll(oldReceipt, hexSum(old), hexSum(forge(old)))
+	var files []registry.File
+	for _, s := range rel.env.Statement.Subjects {
+		f := registry.File{Path: s.Name, Size: s.Annotations.Size, SHA256: [32]byte(s.Digest.SHA256)}
+		if s.Name == "data.safetensors" {
+			f.SHA256 = sha256.Sum256([]byte(forge(old)))
+		}
+		files = append(files, f)
+	}
+	tree := registry.DirectoryDigest(files)
+	replace(t, filepath.Join(provenance, "COMMIT"), func(text string) string {
+		text = strings.ReplaceAll(text, rel.env.Statement.Predicate.DirectoryDigest.String(), hex.EncodeToString(tree[:]))
+		return strings.ReplaceAll(text, hexSum(oldReceipt), hexSum(newReceipt))
+	})
+	if found := strings.Join(b.problems(), "\n"); !strings.Contains(found, "data.safetensors is published with sha256 "+hexSum(forge(old))) {
+		t.Errorf("the forged registry was not found out: %q", found)
+	}
+}
+
+// forge gives another text of the same length.
+func forge(text string) string { return text[:len(text)-1] + string([]byte{text[len(text)-1] ^ 1}) }
+
+// replace rewrites a file and returns what was in it.
+func replace(t *testing.T, name string, change func(string) string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	must(t, err)
+	must(t, os.Remove(name))
+	must(t, os.WriteFile(name, []byte(change(string(b))), 0o444))
+	if change(string(b)) == string(b) {
+		t.Fatalf("%s did not change", name)
+	}
+	return string(b)
+}
+
+func hexSum(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
 }
 
 func TestStatus(t *testing.T) {
