@@ -48,9 +48,9 @@ func (f *forge) signer(t *testing.T, name string) mofn.Signer {
 	key, err := mofn.GenerateSecret(rand.Reader, mofn.SuiteH1, name)
 	must(t, err)
 	if name != "stranger" {
-		pass, err := packer.ReadPassphrase(f.site.Path("passphrase"))
+		pass, err := trust.ReadPassphrase(f.site.Path("passphrase"))
 		must(t, err)
-		key, err = packer.OpenKey(f.site.Path("keys", name), pass)
+		key, err = trust.OpenKey(f.site.Path("keys", name), pass)
 		must(t, err)
 	}
 	h1, err := key.H1()

@@ -168,11 +168,11 @@ func sealCommand(s cli.Streams) *cobra.Command {
 }
 
 func (f *sealFlags) request() (packer.SealRequest, error) {
-	pass, err := cli.ReadPassphrase(f.pass)
+	pass, err := trust.ReadPassphrase(f.pass)
 	if err != nil {
 		return packer.SealRequest{}, err
 	}
-	key, err := cli.OpenKey(f.key, pass)
+	key, err := trust.OpenKey(f.key, pass)
 	if err != nil {
 		return packer.SealRequest{}, err
 	}
@@ -269,10 +269,10 @@ func (f *sendFlags) load() (*trust.Store, *mofn.SecretKey, error) {
 		return nil, nil, cli.Usage(err)
 	}
 	f.cfg.Settle = strictyaml.Duration(f.settle)
-	pass, err := cli.ReadPassphrase(f.pass)
+	pass, err := trust.ReadPassphrase(f.pass)
 	if err != nil {
 		return nil, nil, cli.Usage(err)
 	}
-	key, err := cli.OpenKey(f.key, pass)
+	key, err := trust.OpenKey(f.key, pass)
 	return st, key, cli.Usage(err)
 }

@@ -194,11 +194,11 @@ func decide(s cli.Streams, req packer.ApproveRequest, keyFile, passFile string) 
 	if keyFile == "" || passFile == "" {
 		return cli.Usage(errors.New("--key and --passphrase-file are required to sign"))
 	}
-	pass, err := cli.ReadPassphrase(passFile)
+	pass, err := trust.ReadPassphrase(passFile)
 	if err != nil {
 		return cli.Usage(err)
 	}
-	key, err := cli.OpenKey(keyFile, pass)
+	key, err := trust.OpenKey(keyFile, pass)
 	if err != nil {
 		return cli.Usage(err)
 	}

@@ -61,11 +61,11 @@ func (s *Site) Unchecked(dir, to, rate string) (func(context.Context) (link.Send
 	if err != nil {
 		return nil, err
 	}
-	pass, err := packer.ReadPassphrase(s.Path("passphrase"))
+	pass, err := trust.ReadPassphrase(s.Path("passphrase"))
 	if err != nil {
 		return nil, err
 	}
-	key, err := packer.OpenKey(s.Path("keys", "link"), pass)
+	key, err := trust.OpenKey(s.Path("keys", "link"), pass)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sluice/internal/trust"
 	"sluice/pkg/mofn"
 )
 
@@ -34,7 +35,7 @@ func keysGenerate(s Streams) *cobra.Command {
 			if err != nil {
 				return Usage(err)
 			}
-			pass, err := ReadPassphrase(passphraseFile)
+			pass, err := trust.ReadPassphrase(passphraseFile)
 			if err != nil {
 				return Usage(err)
 			}
@@ -127,32 +128,6 @@ func keysShow(s Streams) *cobra.Command {
 			return nil
 		},
 	}
-}
-
-// ReadPassphrase reads a passphrase file: its first line.
-func ReadPassphrase(path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("passphrase: %w", err)
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	if line = strings.TrimRight(line, "\r"); line == "" {
-		return nil, fmt.Errorf("passphrase: the first line of %s is empty", path)
-	}
-	return []byte(line), nil
-}
-
-// OpenKey opens a private key file.
-func OpenKey(path string, passphrase []byte) (*mofn.SecretKey, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
-	}
-	k, err := mofn.OpenSecret(b, passphrase)
-	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", path, err)
-	}
-	return k, nil
 }
 
 // requireFlags refuses a command line without them, as an error of usage.

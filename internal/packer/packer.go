@@ -101,11 +101,11 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 }
 
 func (p *Packer) loadKeys() error {
-	pass, err := ReadPassphrase(p.cfg.Keys.PassphraseFile)
+	pass, err := trust.ReadPassphrase(p.cfg.Keys.PassphraseFile)
 	if err != nil {
 		return err
 	}
-	key, err := OpenKey(p.cfg.Keys.Packer, pass)
+	key, err := trust.OpenKey(p.cfg.Keys.Packer, pass)
 	if err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (p *Packer) loadKeys() error {
 		return fmt.Errorf("%s: %w", p.cfg.Keys.Packer, err)
 	}
 	p.signer = h1.Signer()
-	p.linkKey, err = OpenKey(p.cfg.Keys.Link, pass)
+	p.linkKey, err = trust.OpenKey(p.cfg.Keys.Link, pass)
 	return err
 }
 
@@ -153,32 +153,6 @@ func Dial(ctx context.Context, cfg Link, log *zap.Logger) (link.BatchWriter, err
 }
 
 func (l Link) settle() time.Duration { return time.Duration(l.Settle) }
-
-// ReadPassphrase reads a passphrase file: its first line.
-func ReadPassphrase(path string) ([]byte, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("passphrase: %w", err)
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	if line = strings.TrimRight(line, "\r"); line == "" {
-		return nil, fmt.Errorf("passphrase: the first line of %s is empty", path)
-	}
-	return []byte(line), nil
-}
-
-// OpenKey opens a private key file.
-func OpenKey(path string, passphrase []byte) (*mofn.SecretKey, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
-	}
-	k, err := mofn.OpenSecret(b, passphrase)
-	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", path, err)
-	}
-	return k, nil
-}
 
 func (p *Packer) workDir(job journal.Job) string { return filepath.Join(p.cfg.State, "work", job.ID) }
 

@@ -124,7 +124,7 @@ func (s *Site) Trust() (*trust.Store, error) { return trust.Load(s.Path("trust.j
 
 // Signer opens the signing key of the packer or of an officer.
 func (s *Site) Signer(name string) (mofn.Signer, error) {
-	k, err := packer.OpenKey(s.Path(name), []byte(Passphrase))
+	k, err := trust.OpenKey(s.Path(name), []byte(Passphrase))
 	if err != nil {
 		return nil, err
 	}
