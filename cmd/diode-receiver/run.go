@@ -70,6 +70,9 @@ func runDaemon(ctx context.Context, s cli.Streams, cfg receiver.Config, progress
 	if err != nil {
 		return err
 	}
+	if err := r.Resume(); err != nil {
+		return err
+	}
 	return serve(ctx, cfg, log, reg, r, lr)
 }
 

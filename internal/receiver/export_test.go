@@ -15,14 +15,6 @@ func (r *Receiver) SetTarget(change func(Target) Target) { r.registry = change(r
 // Job reads a job.
 func (r *Receiver) Job(id string) (journal.Job, error) { return r.journal.Get(id) }
 
-// Resume is what Run does first.
-func (r *Receiver) Resume() error {
-	if err := r.sweep(); err != nil {
-		return err
-	}
-	return r.resume()
-}
-
 // Open says which releases are being received.
 func (r *Receiver) OpenReceptions() int {
 	r.mu.Lock()

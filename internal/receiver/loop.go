@@ -28,17 +28,11 @@ const (
 )
 
 // Run receives from the link and moves releases on until ctx ends; then it drains: what arrived is kept, a stage that runs
-// is finished. A nil lr runs the slow half alone.
+// is finished. A nil lr runs the slow half alone. Resume comes first.
 func (r *Receiver) Run(ctx context.Context, lr *link.Receiver) error {
 	r.mu.Lock()
 	r.link = lr
 	r.mu.Unlock()
-	if err := r.sweep(); err != nil {
-		return err
-	}
-	if err := r.resume(); err != nil {
-		return err
-	}
 	g, work := errgroup.WithContext(ctx)
 	if lr != nil {
 		g.Go(func() error { return lr.Run(work) })
@@ -82,9 +76,13 @@ func wantsSpool(j journal.Job) bool {
 	return err != nil || j.State != stateRejected && (j.State != statePublished || d.SpoolKept)
 }
 
-// resume reopens the receptions that a crash or a stop interrupted, so that the symbols of running sessions go on
-// landing in them.
-func (r *Receiver) resume() error {
+// Resume removes the spool directories that no job needs, and reopens the receptions that a crash or a stop interrupted, so that the
+// symbols of running sessions go on landing in them. A daemon calls it before it says that it is ready: until then status would
+// show a release that is half here as one of which nothing came.
+func (r *Receiver) Resume() error {
+	if err := r.sweep(); err != nil {
+		return err
+	}
 	jobs, err := r.journal.List(func(j journal.Job) bool { return j.State == stateReceiving })
 	if err != nil {
 		return err
