@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"sluice/integration/lab"
 	"sluice/internal/cli"
@@ -59,15 +58,16 @@ func TestDrain(t *testing.T) {
 	}
 	dir, env := sealed(t, s, 1, 16*mib, 2)
 	d := start()
-	pass := background(t, s, "bastion-packer", s.SendArgs(dir, addr, killRate, 1)...)
-	waitShare(t, s, d, env, 0.4)
+	p := startPass(t, s, s.SendArgs(dir, addr, killRate, 1)...)
+	p.until(env, 0.4)
 	before := received(t, s, env)
+	must(t, p.run(step))
 	stop(t, d)
 	d = start()
 	if after := received(t, s, env); after.State == "RECEIVING" && after.Have < before.Have {
 		t.Errorf("draining lost %d symbols", before.Have-after.Have)
 	}
-	must(t, <-pass)
+	p.finish()
 	published(t, s, d, env)
 	samePublished(t, s, dir, env)
 	stop(t, d)
@@ -86,7 +86,7 @@ func TestSecondSignalKills(t *testing.T) {
 	must(t, err)
 	must(t, s.WaitUp(t.Context(), d, "high.sock")) // the daemon has accepted the connection before this one
 	must(t, d.Signal(syscall.SIGTERM))
-	must(t, lab.WaitFor(t.Context(), 5*time.Second, "the admin socket to close", func() (bool, error) {
+	must(t, lab.WaitFor(t.Context(), patience, "the admin socket to close", func() (bool, error) {
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "unix", s.Path("high.sock"))
 		if err == nil {
 			_ = c.Close()
@@ -94,7 +94,7 @@ func TestSecondSignalKills(t *testing.T) {
 		return err != nil, d.Died()
 	}))
 	must(t, d.Signal(syscall.SIGTERM))
-	must(t, lab.WaitFor(t.Context(), 2*time.Second, "death by the second signal", func() (bool, error) { return d.Died() != nil, nil }))
+	must(t, lab.WaitFor(t.Context(), patience, "death by the second signal", func() (bool, error) { return d.Died() != nil, nil }))
 	if state := d.State(); state.Exited() || state.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 		t.Errorf("the second SIGTERM ended the daemon with %s, want death by the signal", state)
 	}

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +24,9 @@ import (
 )
 
 const mib = 1 << 20
+
+// patience is how long a test waits for what must come: it costs nothing where all is well, and a busy machine is not a bug.
+const patience = 2 * time.Minute
 
 // template is the site whose keys and trust object every test's site has: making them costs a scrypt for each key.
 type template struct {
@@ -146,7 +149,7 @@ func up(t *testing.T, s *lab.Site, d *lab.Daemon, err error) *lab.Daemon {
 // stop drains a daemon and wants exit code 0.
 func stop(t *testing.T, d *lab.Daemon) {
 	t.Helper()
-	must(t, d.Stop(20*time.Second))
+	must(t, d.Stop(patience))
 }
 
 func call(t *testing.T, s *lab.Site, binary string, args ...string) string {
@@ -158,7 +161,7 @@ func call(t *testing.T, s *lab.Site, binary string, args ...string) string {
 
 func published(t *testing.T, s *lab.Site, d *lab.Daemon, env *envelope.Envelope) {
 	t.Helper()
-	must(t, s.WaitState(t.Context(), d, env.ID.String(), "PUBLISHED", 20*time.Second))
+	must(t, s.WaitState(t.Context(), d, env.ID.String(), "PUBLISHED", patience))
 }
 
 // samePublished compares every published byte with the payload that was sealed.
@@ -219,32 +222,61 @@ func actions(t *testing.T, s *lab.Site, env *envelope.Envelope) (list []string) 
 	return list
 }
 
-// waitShare waits until the receiver holds a share of a release's source symbols.
-func waitShare(t *testing.T, s *lab.Site, d *lab.Daemon, env *envelope.Envelope, share float64) {
-	t.Helper()
-	err := lab.WaitFor(t.Context(), 20*time.Second, fmt.Sprintf("%.0f %% received", 100*share), func() (bool, error) {
-		r, err := s.Release(t.Context(), env.ID.String())
-		if err != nil {
-			return false, errors.Join(err, d.Died())
-		}
-		if r != nil && r.State != "RECEIVING" {
-			return false, fmt.Errorf("state %s before the share was seen: %s", r.State, r.Error)
-		}
-		return r != nil && r.Symbols > 0 && float64(r.Have) >= share*float64(r.Symbols), nil
-	})
-	must(t, err)
+// pass is a sender that runs only while the test lets it, and is stopped (SIGSTOP) between: how fast this machine is, and how long a
+// process takes to come up on it, decides nothing.
+type pass struct {
+	t *testing.T
+	s *lab.Site
+	d *lab.Daemon
 }
 
-// background runs a verb beside the test. The result comes once.
-func background(t *testing.T, s *lab.Site, binary string, args ...string) <-chan error {
+// step is how long a sender runs at a time.
+const step = 20 * time.Millisecond
+
+// startPass starts one pass of the verb send. It is ended with the test.
+func startPass(t *testing.T, s *lab.Site, args ...string) *pass {
 	t.Helper()
-	done := make(chan error, 1)
-	ctx := t.Context()
-	go func() {
-		_, err := s.Call(ctx, binary, args...)
-		done <- err
-	}()
-	return done
+	d, err := s.Start("send", nil, nil, filepath.Join(s.Bin, "bastion-packer"), args...)
+	must(t, err)
+	t.Cleanup(d.Kill)
+	return &pass{t: t, s: s, d: d}
+}
+
+// until lets the sender run until the receiver holds a share of a release's source symbols, and leaves it stopped.
+func (p *pass) until(env *envelope.Envelope, share float64) {
+	p.t.Helper()
+	must(p.t, lab.WaitFor(p.t.Context(), patience, fmt.Sprintf("%.0f %% received", 100*share), func() (bool, error) {
+		r, err := p.s.Release(p.t.Context(), env.ID.String())
+		switch {
+		case err != nil:
+			return false, err
+		case r != nil && r.State != "RECEIVING":
+			return false, fmt.Errorf("state %s before the share was seen: %s", r.State, r.Error)
+		case r != nil && r.Symbols > 0 && float64(r.Have) >= share*float64(r.Symbols):
+			return true, nil
+		}
+		return false, p.run(step)
+	}))
+}
+
+// run lets the sender run for a while.
+func (p *pass) run(d time.Duration) error {
+	if err := p.d.Died(); err != nil {
+		return err
+	}
+	must(p.t, p.d.Signal(syscall.SIGCONT))
+	<-time.After(d)
+	_ = p.d.Signal(syscall.SIGSTOP) // it may have come to its end
+	return nil
+}
+
+// finish lets the sender run to its end and wants exit code 0.
+func (p *pass) finish() {
+	p.t.Helper()
+	_ = p.d.Signal(syscall.SIGCONT)
+	if state := p.d.State(); !state.Success() {
+		p.t.Fatalf("send: %s\n%s", state, p.d.Tail(8))
+	}
 }
 
 // received says how far a release came, for messages.

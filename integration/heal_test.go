@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"sluice/integration/lab"
 	"sluice/pkg/envelope"
@@ -45,14 +44,14 @@ func TestDamageIsRefused(t *testing.T) {
 	flip(t, dir, 3*mib+17)
 	for again := range 3 { // receiver.maxDamage
 		if again > 0 {
-			must(t, lab.WaitFor(t.Context(), 10*time.Second, "the damage to be found", func() (bool, error) {
+			must(t, lab.WaitFor(t.Context(), patience, "the damage to be found", func() (bool, error) {
 				return countOf(actions(t, s, env), "receiving again") == again, d.Died()
 			}))
 		}
 		_, err := s.SendUnchecked(t.Context(), dir, addr, "300Mbit")
 		must(t, err)
 	}
-	must(t, s.WaitState(t.Context(), d, env.ID.String(), "REJECTED", 10*time.Second))
+	must(t, s.WaitState(t.Context(), d, env.ID.String(), "REJECTED", patience))
 	if r := received(t, s, env); !strings.Contains(r.Error, "data.safetensors") || !strings.Contains(r.Error, "content block 3") {
 		t.Errorf("the reason does not say what is damaged: %q", r.Error)
 	}
@@ -77,11 +76,11 @@ func TestWorseEnvelope(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(worse, "envelope.sluice"), marshalled(t, &few), 0o600))
 	sendWorse, err := s.Unchecked(worse, addr, "800Mbit")
 	must(t, err)
-	pass := background(t, s, "bastion-packer", s.SendArgs(dir, addr, slowRate, 1)...)
-	waitShare(t, s, d, env, 0.2)
+	p := startPass(t, s, s.SendArgs(dir, addr, killRate, 1)...)
+	p.until(env, 0.2)
 	_, err = sendWorse(t.Context())
 	must(t, err)
-	must(t, <-pass)
+	p.finish()
 	published(t, s, d, env)
 	samePublished(t, s, dir, env)
 	refused := func(action string) bool { return strings.HasPrefix(action, "refused") }
@@ -126,5 +125,5 @@ func flip(t *testing.T, dir string, at int64) {
 
 func waitAction(t *testing.T, s *lab.Site, d *lab.Daemon, env *envelope.Envelope, action string) {
 	t.Helper()
-	must(t, lab.WaitFor(t.Context(), 10*time.Second, action, func() (bool, error) { return slices.Contains(actions(t, s, env), action), d.Died() }))
+	must(t, lab.WaitFor(t.Context(), patience, action, func() (bool, error) { return slices.Contains(actions(t, s, env), action), d.Died() }))
 }

@@ -16,16 +16,13 @@ import (
 	"sluice/pkg/envelope"
 )
 
-// killRate leaves time between the kills, and makes what arrives while the receiver is down small beside the socket's buffer.
+// killRate makes a step of the sender small beside a payload.
 const killRate = "100Mbit"
 
-// Two downtimes of a pass at slowRate lose a little more than the 10 % that its repair symbols give back.
-const (
-	slowRate = "50Mbit"
-	downtime = 300 * time.Millisecond
-)
+// Two downtimes of a pass at killRate, in which the sender goes on, lose more of 32 MiB than the 10 % that its repair symbols give back.
+const downtime = 250 * time.Millisecond
 
-// socketBuffer holds what arrives at killRate in more than a second, with what the kernel books for each datagram.
+// socketBuffer holds the whole payload of these tests, with what the kernel books for each datagram.
 const socketBuffer = 64 << 20
 
 func TestReceiverKilledInheritedSocket(t *testing.T) {
@@ -37,11 +34,11 @@ func TestReceiverKilledInheritedSocket(t *testing.T) {
 		return up(t, s, d, err)
 	}
 	dir, env := sealed(t, s, 1, 32*mib, 2)
-	d := killTwice(t, s, start, 0, background(t, s, "bastion-packer", s.SendArgs(dir, addr, killRate, 1)...), env)
-	err := s.WaitState(t.Context(), d, env.ID.String(), "PUBLISHED", 10*time.Second)
-	if err != nil {
-		t.Fatalf("one pass was not enough although the socket was never closed: %v; %+v", err, received(t, s, env))
+	d := killTwice(t, s, start, startPass(t, s, s.SendArgs(dir, addr, killRate, 1)...), env)
+	if r := received(t, s, env); r.State == "RECEIVING" {
+		t.Fatalf("one pass was not enough although the socket was never closed: %+v", r)
 	}
+	published(t, s, d, env)
 	checkKilled(t, s, d, dir, env)
 }
 
@@ -50,7 +47,7 @@ func TestReceiverKilledOwnSocket(t *testing.T) {
 	addr := listening(t, s)
 	start := func() *lab.Daemon { return receive(t, s) }
 	dir, env := sealed(t, s, 1, 32*mib, 2)
-	d := killTwice(t, s, start, downtime, background(t, s, "bastion-packer", s.SendArgs(dir, addr, slowRate, 1)...), env)
+	d := killTwice(t, s, start, startPass(t, s, s.SendArgs(dir, addr, killRate, 1)...), env)
 	if received(t, s, env).State != "RECEIVING" {
 		t.Error("complete after one pass although nobody listened for a while: this test proved nothing")
 	}
@@ -81,7 +78,7 @@ func settled(t *testing.T, s *lab.Site, d *lab.Daemon, env *envelope.Envelope) {
 	t.Helper()
 	const still = 20 // looks, 50 ms apart
 	last, same := int64(-1), 0
-	must(t, lab.WaitFor(t.Context(), 20*time.Second, "the end of the pass", func() (bool, error) {
+	must(t, lab.WaitFor(t.Context(), patience, "the end of the pass", func() (bool, error) {
 		r, err := s.Release(t.Context(), env.ID.String())
 		if err != nil || r == nil {
 			return false, d.Died()
@@ -93,15 +90,15 @@ func settled(t *testing.T, s *lab.Site, d *lab.Daemon, env *envelope.Envelope) {
 	}))
 }
 
-// killTwice kills the receiver at about 30 % and 70 % of a pass and starts it again on the same state, after it was down for a while.
-func killTwice(t *testing.T, s *lab.Site, start func() *lab.Daemon, down time.Duration, pass <-chan error, env *envelope.Envelope) *lab.Daemon {
+// killTwice kills the receiver at about 30 % and 70 % of a pass and starts it again on the same state, after the sender went on for a while.
+func killTwice(t *testing.T, s *lab.Site, start func() *lab.Daemon, p *pass, env *envelope.Envelope) *lab.Daemon {
 	t.Helper()
 	d := start()
 	for _, share := range []float64{0.3, 0.7} {
-		waitShare(t, s, d, env, share)
+		p.until(env, share)
 		before := received(t, s, env)
 		d.Kill()
-		<-time.After(down)
+		must(t, p.run(downtime))
 		began := time.Now()
 		d = start()
 		t.Logf("killed at %d of %d symbols, up again after %s", before.Have, before.Symbols, time.Since(began).Round(time.Millisecond))
@@ -109,7 +106,7 @@ func killTwice(t *testing.T, s *lab.Site, start func() *lab.Daemon, down time.Du
 			t.Errorf("the kill took back %d symbols; the window holds %d", before.Have-after.Have, window)
 		}
 	}
-	must(t, <-pass)
+	p.finish()
 	settled(t, s, d, env)
 	return d
 }

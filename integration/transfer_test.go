@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"sluice/integration/lab"
 	"sluice/internal/cli"
@@ -112,7 +111,7 @@ func TestOnePercentLossOnePass(t *testing.T) {
 func (w *wire) checkLedger(t *testing.T, s *lab.Site, d *lab.Daemon, c linktest.Counters) {
 	t.Helper()
 	var got link.SessionStatus
-	err := lab.WaitFor(t.Context(), 5*time.Second, "the last datagram in the ledger", func() (bool, error) {
+	err := lab.WaitFor(t.Context(), patience, "the last datagram in the ledger", func() (bool, error) {
 		st, err := s.HighStatus(t.Context())
 		if err != nil || len(st.Sessions) != 1 {
 			return false, errors.Join(err, d.Died())
@@ -153,11 +152,10 @@ func TestSenderKilledMidTransfer(t *testing.T) {
 	addr := listening(t, s)
 	d := receive(t, s)
 	dir, env := sealed(t, s, 1, 32*mib, 2)
-	args := s.SendArgs(dir, addr, "200Mbit", 1)
-	sender, err := s.Start("send", nil, nil, filepath.Join(s.Bin, "bastion-packer"), args...)
-	must(t, err)
-	waitShare(t, s, d, env, 0.4)
-	sender.Kill()
+	args := s.SendArgs(dir, addr, killRate, 1)
+	p := startPass(t, s, args...)
+	p.until(env, 0.4)
+	p.d.Kill()
 	call(t, s, "bastion-packer", args...)
 	published(t, s, d, env)
 	samePublished(t, s, dir, env)
@@ -204,7 +202,7 @@ func TestLateApproval(t *testing.T) {
 	t.Log("a bastion that sends it all the same is refused by the receiver")
 	_, err = s.SendUnchecked(t.Context(), dir, addr, "300Mbit")
 	must(t, err)
-	must(t, s.WaitState(t.Context(), d, id, "REJECTED", 10*time.Second))
+	must(t, s.WaitState(t.Context(), d, id, "REJECTED", patience))
 	if r := received(t, s, env); !strings.Contains(r.Error, "security") || !strings.Contains(r.Error, "1 of 2") {
 		t.Errorf("the reason does not say what is missing: %q", r.Error)
 	}
@@ -221,7 +219,7 @@ func TestLateApproval(t *testing.T) {
 	must(t, err)
 	must(t, s.Collect(env, dir))
 	call(t, s, "bastion-packer", s.SendArgs(dir, addr, "300Mbit", 1)...)
-	must(t, s.WaitState(t.Context(), d, id, "PUBLISHED", 20*time.Second))
+	must(t, s.WaitState(t.Context(), d, id, "PUBLISHED", patience))
 	samePublished(t, s, dir, env)
 	if got, want := actions(t, s, env), []string{"refused", "accepted again", "received", "verified", "inspected", "held", "published"}; !slices.Equal(got, want) {
 		t.Errorf("audit trail %q, want %q", got, want)

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -314,14 +315,20 @@ func WaitFor(ctx context.Context, limit time.Duration, what string, done func() 
 	}
 }
 
-// FreeUDP is a loopback address with a UDP port that is free now.
+// FreeUDP is a loopback address with a UDP port that is free now. It lies below the ports that Linux gives to sockets that ask for
+// none (ip_local_port_range), so that nobody is given it before it is bound.
 func FreeUDP() (string, error) {
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	for {
+		a := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(20_000+rand.N(12_000)))
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(a))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		return a.String(), c.Close()
 	}
-	a, err := netip.ParseAddrPort(c.LocalAddr().String())
-	return a.String(), errors.Join(err, c.Close())
 }
 
 // PID is the process id.

@@ -299,7 +299,7 @@ func quick(c *link.SenderConfig) { c.Settle, c.Rate = time.Second, 400e6 }
 // stops it.
 func settled(t *testing.T, h *high, report link.SendReport) link.Status {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		for _, s := range h.Sessions() {
 			if s.Session == report.Session && s.Sent == report.Sealed {

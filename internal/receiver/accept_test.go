@@ -437,7 +437,7 @@ func TestRunEndsWhenBroken(t *testing.T) {
 		if !errors.Is(err, durable.ErrSync) {
 			t.Errorf("Run: %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Run hangs")
 	}
 	b.want(r, "HELD")

@@ -250,7 +250,7 @@ func (b *bench) fill(r release, p link.Payload) {
 // await polls for a state that another goroutine records.
 func (b *bench) await(r release, state string) {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
