@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +28,7 @@ type diskOfItsOwn struct {
 
 func newDisk(t *testing.T) *diskOfItsOwn {
 	t.Helper()
+	ownMounts(t)
 	work, err := os.MkdirTemp("/dev/shm", "spool-disk-")
 	if err != nil {
 		t.Skipf("no memory file system (%v): power cuts on a real file system were NOT tested", err)
@@ -46,6 +48,20 @@ func newDisk(t *testing.T) *diskOfItsOwn {
 	})
 	d.mount()
 	return d
+}
+
+// ownMounts gives the test's thread mounts that no other process can copy: whoever makes a mount namespace meanwhile (ip netns exec
+// does) would hold the file system, and after a cut the same dead one would be mounted again. The thread is never unlocked: it ends
+// with the test, and its namespace with it.
+func ownMounts(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Skipf("no mount namespace here (%v): power cuts on a real file system were NOT tested", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatalf("make mounts private: %v", err)
+	}
 }
 
 func (d *diskOfItsOwn) mount() {
