@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,54 @@ func TestSyncFilesystem(t *testing.T) {
 	if err := durable.SyncFilesystem(dir); err == nil {
 		t.Error("a closed folder was synced")
 	}
+}
+
+func TestDropCache(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
+		t.Skipf("the temporary directory is in memory (%v), where nothing can be given back", err)
+	}
+	data := bytes.Repeat([]byte("sluice"), 100_000)
+	if _, err := f.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.Datasync(f); err != nil {
+		t.Fatal(err)
+	}
+	if n := resident(t, f, len(data)); n == 0 {
+		t.Skip("the pages were gone already: this proves nothing")
+	}
+	durable.DropCache(f, 0, int64(len(data)))
+	if n := resident(t, f, len(data)); n != 0 {
+		t.Errorf("%d pages are still in memory", n)
+	}
+	got := make([]byte, len(data))
+	if _, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the bytes changed: %v", err)
+	}
+}
+
+// resident counts the pages of a file that are in memory (mincore(2)).
+func resident(t *testing.T, f *os.File, size int) (n int) {
+	t.Helper()
+	m, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Munmap(m) }()
+	pages := make([]byte, (size+os.Getpagesize()-1)/os.Getpagesize())
+	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m[0])), uintptr(size), uintptr(unsafe.Pointer(&pages[0]))); errno != 0 {
+		t.Fatal(errno)
+	}
+	for _, p := range pages {
+		n += int(p & 1)
+	}
+	return n
 }
 
 func TestPunchHole(t *testing.T) {

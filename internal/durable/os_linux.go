@@ -31,6 +31,11 @@ func SyncFilesystem(f *os.File) error {
 	return nil
 }
 
+// DropCache gives the clean pages of a range back to the kernel. It is advice: what cannot be given back stays.
+func DropCache(f *os.File, offset, length int64) {
+	_ = control(f, func(fd int) error { return unix.Fadvise(fd, offset, length, unix.FADV_DONTNEED) })
+}
+
 // PunchHole gives the blocks of a range back to the file system; it reads as zeros then. A file system that cannot
 // (EOPNOTSUPP) is no error: the space comes back when the file is removed.
 func PunchHole(f *os.File, offset, length int64) error {

@@ -30,6 +30,7 @@
 //
 // Memory: 2 bytes for each group of 192 symbols, 6 bytes a span, the window (at most 1 MiB), and while damage is being
 // repaired one slab of at most 24 MiB (64 groups of profile 1: 16.5 MiB) and the repair rows it takes, at most two
-// thirds of that. The bitmaps are page cache, 1.34 bits a symbol: 48 MB for 400 GB at 1408 bytes a symbol. Nothing else
+// thirds of that. The page cache of a span is given back once the span is recorded: the pages serve the next one, and
+// what is verified later is read from the disk. The bitmaps are page cache, 1.34 bits a symbol: 48 MB for 400 GB at 1408 bytes a symbol. Nothing else
 // grows with the object, so 64 GiB take less than 2 MiB of heap.
 package spool

@@ -88,7 +88,14 @@ func (o *Object) makeDurable(spans []int) error {
 			return fmt.Errorf("span %d: %w", sbn, err)
 		}
 	}
-	return o.record.append(kindComplete, spans)
+	if err := o.record.append(kindComplete, spans); err != nil {
+		return err
+	}
+	for _, sbn := range spans { // new pages for every span cost Put three times as much as these again
+		s := o.geometry.Span(sbn)
+		o.files.dropCache(s.Offset(0), s.Offset(s.N))
+	}
+	return nil
 }
 
 // dropRepair forgets the repair symbols of complete spans: first the bits, then the bytes. Nobody reads or writes them: the

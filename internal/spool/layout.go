@@ -272,6 +272,44 @@ func (l *layout) sync(start, end int64) error {
 	return nil
 }
 
+// dropCache gives back the pages of the bytes from start to end, which are on stable storage, of those files that are open:
+// small files, of which there may be 100,000, are not opened for an advice.
+func (l *layout) dropCache(start, end int64) {
+	for _, i := range l.openIn(start, end) {
+		h := l.hold(i)
+		if h == nil {
+			continue // closed meanwhile
+		}
+		from := l.ends[i] - l.files[i].Size
+		low, high := max(start, from), min(end, l.ends[i])
+		durable.DropCache(h.file, low-from, high-low)
+		l.giveBack(h)
+	}
+}
+
+// openIn lists the open files that hold bytes from start to end.
+func (l *layout) openIn(start, end int64) (list []int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.open {
+		if l.ends[i]-l.files[i].Size < end && l.ends[i] > start {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// hold acquires file i if it is open.
+func (l *layout) hold(i int) *handle {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := l.open[i]
+	if h != nil {
+		h.refs++
+	}
+	return h
+}
+
 // unsynced takes the dirty files of first to last off the list, or all of them if the whole file system is to be synced.
 func (l *layout) unsynced(first, last int) (files []int, whole bool) {
 	l.mu.Lock()
