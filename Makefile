@@ -8,6 +8,8 @@ INPUT       ?= awq
 S3          ?=
 FUZZTIME    ?= 60s
 BENCHSIZE   ?= 1GiB
+GROWTH      ?=
+FILES       ?= 0
 RACE        := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 
 .DEFAULT_GOAL := help
@@ -39,9 +41,9 @@ lint: $(CACHE)/bin/golangci-lint ## formatting, vet, tidy, golangci-lint
 	go vet -tags real ./integration/real/...
 	$(CACHE)/bin/golangci-lint run ./...
 
-bench: build ## goodput, CPU and memory of a transfer beside a raw UDP blast; writes bench/results.json
+bench: build ## goodput, CPU, memory beside a raw UDP blast; writes bench/results.json (GROWTH=1GiB,4GiB,16GiB FILES=100000: more rows)
 	@$(GOBUILD) -o bin/bench ./integration/bench
-	@bin/bench -size $(BENCHSIZE) -out bench/results.json
+	@bin/bench -size $(BENCHSIZE) -out bench/results.json -growth '$(GROWTH)' -files $(FILES)
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
 	@set -e; for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \

@@ -10,30 +10,21 @@ import (
 	"syscall"
 	"time"
 
-	"sluice/integration/lab"
 	"sluice/internal/link"
 )
 
 // blastResult is what the sockets alone carry.
 type blastResult struct {
 	goodput float64       // received bits a second
-	cpu     time.Duration // both ends
+	cpu     time.Duration // both ends, for the bytes that were sent
 }
 
-// rawBlast sends size bytes as datagrams of profile 1 as fast as the sockets take them, and counts what arrives: the same batching,
-// no code, no encryption, no disk, no pacing. What is lost on the way does not count.
-func rawBlast(size int64) (res blastResult, err error) {
-	addr, err := lab.FreeUDP()
+// rawBlast sends size bytes as datagrams as fast as the sockets take them, and counts what arrives: the same batching, no code, no
+// encryption, no disk, no pacing. What is lost on the way does not count.
+func (b *bench) rawBlast(s setup) (res blastResult, err error) {
+	rx, tx, err := b.sockets(s)
 	if err != nil {
 		return res, err
-	}
-	rx, err := link.ListenUDP(context.Background(), link.SocketOptions{Address: addr, Buffer: 32 << 20})
-	if err != nil {
-		return res, err
-	}
-	tx, err := link.DialUDP(context.Background(), link.SocketOptions{Address: addr})
-	if err != nil {
-		return res, errors.Join(err, rx.Close())
 	}
 	before := selfCPU()
 	var received int64
@@ -41,15 +32,37 @@ func rawBlast(size int64) (res blastResult, err error) {
 	var wg sync.WaitGroup
 	wg.Go(func() { received, last = count(rx) })
 	began := time.Now()
-	err = blast(tx, size)
+	err = blast(tx, int64(s.size), s.profile().DatagramSize())
 	<-time.After(200 * time.Millisecond) // what is queued in the kernel
 	err = errors.Join(err, tx.Close(), rx.Close())
 	wg.Wait()
 	return blastResult{float64(received) * 8 / last.Sub(began).Seconds(), selfCPU() - before}, err
 }
 
-func blast(tx link.BatchWriter, size int64) error {
-	segment := link.Profile1500.DatagramSize()
+// sockets opens both ends of the link.
+func (b *bench) sockets(s setup) (rx link.BatchReader, tx link.BatchWriter, err error) {
+	addr, err := b.place.address()
+	if err != nil {
+		return nil, nil, err
+	}
+	err = within(b.place.high(), func() (err error) {
+		rx, err = link.ListenUDP(context.Background(), link.SocketOptions{Address: addr, Buffer: 32 << 20})
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	err = within(b.place.low(), func() (err error) {
+		tx, err = link.DialUDP(context.Background(), link.SocketOptions{Address: addr, GSO: s.offload()})
+		return err
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, rx.Close())
+	}
+	return rx, tx, nil
+}
+
+func blast(tx link.BatchWriter, size int64, segment int) error {
 	batch := make([]byte, segment*min(link.MaxSegments, link.MaxBatch/segment))
 	for ; size > 0; size -= int64(len(batch)) {
 		var busy *link.SendError

@@ -15,93 +15,158 @@ import (
 	"sluice/integration/lab"
 )
 
-type bench struct {
-	lab.Site
-	opt options
-}
-
-// measured is what one transfer cost.
+// measured is what one transfer cost. CPU times count from the moment the receiver has accepted the release: keys are unlocked and the
+// payload is checked before it is sent, once, and neither is the link's.
 type measured struct {
-	goodput     float64       // payload bits a second, from the first payload symbol's turn until the payload is complete and durable
-	sender      lab.Usage     // of the send verb, which also hashes the payload once before it sends
-	receiverCPU time.Duration // until the payload was complete and durable
-	receiverRSS int64         // peak of the whole run, publication included, bytes
+	rate    string
+	goodput float64 // payload bits a second, from the first payload symbol's turn until the payload is complete and on stable storage
+
+	sender   time.Duration // CPU: reading, encoding, sealing, sending
+	receiver time.Duration // CPU: receiving, opening, storing, repairing, syncing
+	publish  time.Duration // CPU: SHA-256 of every byte, twice (file and content block), and publication
+
+	senderRSS, receiverRSS int64 // peak of the whole run, bytes
 }
 
-// transfer sends a fresh release of the given size to a fresh receiver and measures both processes.
-func (b *bench) transfer(ctx context.Context, n int, size int64, rate string) (m measured, err error) {
-	dir := b.Path("release")
+// ends are the two processes of one transfer.
+type ends struct {
+	low, high *lab.Daemon
+	id        string
+	began     time.Time
+}
+
+// settleTime is what a sender waits between envelope and payload; it is no part of the goodput.
+const settleTime = 500 * time.Millisecond
+
+// transfer sends a sealed release to a fresh receiver at one rate and measures both processes.
+func (b *bench) transfer(ctx context.Context, s setup, rate string) (m measured, err error) {
+	dir, id, err := b.release(ctx, s)
+	if err != nil {
+		return m, err
+	}
 	defer func() {
-		err = errors.Join(err, os.RemoveAll(dir), os.RemoveAll(b.Path("high")), os.RemoveAll(b.Path("registry")))
+		err = errors.Join(err, os.RemoveAll(b.Path("high")), os.RemoveAll(b.Path("registry")))
 	}()
-	if err := lab.RandomFile(filepath.Join(dir, "payload", "data.safetensors"), size, uint64(n)); err != nil {
-		return m, err
-	}
-	env, err := b.SealData(ctx, dir, "data/bench", n, lab.Security()[:2]...)
+	e, err := b.start(ctx, s, dir, id, rate)
 	if err != nil {
 		return m, err
 	}
-	listen, err := lab.FreeUDP()
+	defer func() {
+		e.low.Kill()
+		err = errors.Join(err, e.high.Stop(time.Minute))
+	}()
+	m.rate = rate
+	return m, b.measure(ctx, s, e, &m)
+}
+
+// start starts the receiver, and the sender once that is up.
+func (b *bench) start(ctx context.Context, s setup, dir, id, rate string) (e ends, err error) {
+	listen, err := b.place.address()
 	if err != nil {
-		return m, err
+		return e, err
 	}
 	if err := b.HighConfig(listen, ""); err != nil {
-		return m, err
+		return e, err
 	}
-	high, err := b.StartBinary("diode-receiver", "high.yaml")
+	binary, args := command(b.place.high(), filepath.Join(b.Bin, "diode-receiver"), "run", "--config", b.Path("high.yaml"))
+	high, err := b.Start("diode-receiver", nil, nil, binary, args...)
 	if err != nil {
-		return m, err
+		return e, err
 	}
-	defer func() {
-		var perr error
-		m.receiverRSS, perr = high.PeakRSS()
-		err = errors.Join(err, perr, high.Stop(30*time.Second))
-	}()
 	if err := b.WaitUp(ctx, high, "high.sock"); err != nil {
-		return m, err
+		high.Kill()
+		return e, err
 	}
-	began := time.Now()
-	_, m.sender, err = b.Measure(ctx, "bastion-packer", append(b.SendArgs(dir, listen, rate, 1), "--settle", settleTime.String())...)
-	if err != nil {
-		return m, err
+	e = ends{high: high, id: id, began: time.Now()}
+	line := append([]string{filepath.Join(b.Bin, "bastion-packer")}, b.SendArgs(dir, listen, rate, 1)...)
+	line = append(line, "--mtu", strconv.Itoa(s.mtu), "--gso", s.gso, "--repair", strconv.Itoa(s.repair), "--settle", settleTime.String())
+	binary, args = command(b.place.low(), line...)
+	if e.low, err = b.Start("send", nil, nil, binary, args...); err != nil {
+		high.Kill()
 	}
-	return m, b.await(ctx, high, env.ID.String(), began, size, &m)
+	return e, err
 }
 
-// await waits until the release is published, and takes the figures of its reception from the audit trail.
-func (b *bench) await(ctx context.Context, high *lab.Daemon, id string, began time.Time, size int64, m *measured) error {
-	err := lab.WaitFor(ctx, 5*time.Second, "complete after one pass", func() (bool, error) {
-		r, err := b.Release(ctx, id)
-		return r != nil && r.State != "RECEIVING", err
+// measure watches a transfer to its publication.
+func (b *bench) measure(ctx context.Context, s setup, e ends, m *measured) error {
+	err := lab.WaitFor(ctx, 10*time.Minute, "the acceptance", func() (bool, error) {
+		r, err := b.Release(ctx, e.id)
+		return r != nil, errors.Join(err, e.high.Died(), e.low.Died())
 	})
 	if err != nil {
-		r, _ := b.Release(ctx, id)
-		if r != nil {
-			return fmt.Errorf("%w: %d of %d symbols", err, r.Have, r.Symbols)
-		}
 		return err
 	}
-	if m.receiverCPU, err = cpuOf(high); err != nil {
+	lowBefore, err1 := cpuOf(e.low)
+	highBefore, err2 := cpuOf(e.high)
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	st, err := b.HighStatus(ctx)
+	if state := e.low.State(); !state.Success() {
+		return fmt.Errorf("send: %s: %s", state, e.low.Tail(4))
+	}
+	use := e.low.Usage()
+	m.sender, m.senderRSS = use.CPU-lowBefore, use.RSS
+	highAfter, err := b.received(ctx, e)
 	if err != nil {
 		return err
 	}
+	m.receiver = highAfter - highBefore
+	if m.goodput, err = b.goodput(ctx, s, e); err != nil {
+		return err
+	}
+	return b.published(ctx, e, highAfter, m)
+}
+
+// received waits for the payload to be complete, and returns what the receiver used so far.
+func (b *bench) received(ctx context.Context, e ends) (time.Duration, error) {
+	const patience = 10 * time.Second
+	err := lab.WaitFor(ctx, patience, "complete after one pass", func() (bool, error) {
+		r, err := b.Release(ctx, e.id)
+		return r != nil && r.State != "RECEIVING", errors.Join(err, e.high.Died())
+	})
+	if err == nil {
+		return cpuOf(e.high)
+	}
+	if st, serr := b.HighStatus(ctx); serr == nil && len(st.Releases) == 1 {
+		r := st.Releases[0]
+		err = fmt.Errorf("%w: %d of %d symbols, %d messages dropped by the kernel", err, r.Have, r.Symbols, st.KernelDrops)
+	}
+	return 0, err
+}
+
+// goodput takes the times of the reception from the audit trail.
+func (b *bench) goodput(ctx context.Context, s setup, e ends) (float64, error) {
+	st, err := b.HighStatus(ctx)
+	if err != nil {
+		return 0, err
+	}
 	accepted, received := time.Time{}, time.Time{}
-	for _, e := range st.Events {
+	for _, event := range st.Events {
 		switch {
-		case e.Release == id && e.Action == "accepted":
-			accepted = e.Time
-		case e.Release == id && e.Action == "received":
-			received = e.Time
+		case event.Release == e.id && event.Action == "accepted":
+			accepted = event.Time
+		case event.Release == e.id && event.Action == "received":
+			received = event.Time
 		}
 	}
-	if accepted.Before(began) || received.IsZero() {
-		return errors.New("the audit trail does not show the reception")
+	if accepted.Before(e.began) || received.IsZero() {
+		return 0, errors.New("the audit trail does not show the reception")
 	}
-	m.goodput = float64(size) * 8 / (received.Sub(accepted) - settleTime).Seconds()
-	return b.WaitState(ctx, high, id, "PUBLISHED", 2*time.Minute)
+	return float64(s.size) * 8 / (received.Sub(accepted) - settleTime).Seconds(), nil
+}
+
+// published waits for the publication and takes what it cost, and the receiver's peak.
+func (b *bench) published(ctx context.Context, e ends, before time.Duration, m *measured) error {
+	if err := b.WaitState(ctx, e.high, e.id, "PUBLISHED", time.Hour); err != nil {
+		return err
+	}
+	after, err := cpuOf(e.high)
+	if err != nil {
+		return err
+	}
+	m.publish = after - before
+	m.receiverRSS, err = e.high.PeakRSS()
+	return err
 }
 
 // cpuOf reads what a running process has used so far (proc(5), fields 14 and 15, in clock ticks of 10 ms).

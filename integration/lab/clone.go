@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -96,7 +97,22 @@ func (s *Site) Unchecked(dir, to, rate string) (func(context.Context) (link.Send
 const headerSize = 256
 
 // RandomFile writes a safetensors file of size bytes that do not compress: the inspection lets no unknown kind of file pass.
-func RandomFile(name string, size int64, seed uint64) (err error) {
+func RandomFile(name string, size int64, seed uint64) error {
+	return makeFile(name, size, func(f *os.File) error {
+		var key [32]byte
+		binary.BigEndian.PutUint64(key[:], seed)
+		_, err := io.CopyN(f, rand.NewChaCha8(key), size-headerSize)
+		return err
+	})
+}
+
+// SparseFile writes a safetensors file of size bytes, all but the header zeros that take no space.
+func SparseFile(name string, size int64) error {
+	return makeFile(name, size, func(f *os.File) error { return f.Truncate(size) })
+}
+
+// makeFile writes the header of a safetensors file of size bytes, and lets fill write what follows it.
+func makeFile(name string, size int64, fill func(*os.File) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -110,17 +126,5 @@ func RandomFile(name string, size int64, seed uint64) (err error) {
 	if _, err := f.Write(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)); err != nil {
 		return err
 	}
-	var key [32]byte
-	binary.BigEndian.PutUint64(key[:], seed)
-	source := rand.NewChaCha8(key)
-	buf := make([]byte, 1<<20)
-	for size -= headerSize; size > 0; {
-		n := min(size, int64(len(buf)))
-		_, _ = source.Read(buf[:n]) // never fails
-		if _, err := f.Write(buf[:n]); err != nil {
-			return err
-		}
-		size -= n
-	}
-	return nil
+	return fill(f)
 }

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/integration/lab"
+)
+
+// place is where the two ends are: in two namespaces joined by a veth pair that carries one way only, or, without root, on loopback.
+type place struct {
+	name  string
+	diode *lab.Diode // nil: loopback
+}
+
+// newPlace makes namespaces if it may.
+func newPlace(ctx context.Context) (place, error) {
+	diode, err := lab.NewDiode(ctx)
+	if errors.Is(err, lab.ErrNoDiode) {
+		fmt.Printf("loopback, and not a one-way veth pair: %v\n", err)
+		return place{name: "loopback"}, nil
+	}
+	return place{name: "veth, one way", diode: diode}, err
+}
+
+func (p place) close(ctx context.Context) error {
+	if p.diode == nil {
+		return nil
+	}
+	return p.diode.Close(ctx)
+}
+
+// address is a free one of the high side.
+func (p place) address() (string, error) {
+	if p.diode == nil {
+		return lab.FreeUDP()
+	}
+	return lab.DiodeHigh + ":4710", nil // nobody else is there
+}
+
+// low and high are the namespaces of the two ends; empty is that of this process.
+func (p place) low() string {
+	if p.diode == nil {
+		return ""
+	}
+	return p.diode.Low
+}
+
+func (p place) high() string {
+	if p.diode == nil {
+		return ""
+	}
+	return p.diode.High
+}
+
+// command is a command line that runs in a namespace.
+func command(namespace string, args ...string) (binary string, rest []string) {
+	if namespace == "" {
+		return args[0], args[1:]
+	}
+	return "ip", append([]string{"netns", "exec", namespace}, args...)
+}
+
+// within runs a function on a thread that is in a namespace: the sockets that it makes stay there.
+func within(namespace string, do func() error) error {
+	if namespace == "" {
+		return do()
+	}
+	ns, err := os.Open("/run/netns/" + namespace)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter namespace %s: %w", namespace, err)
+			return
+		}
+		done <- do()
+	}()
+	return <-done
+}

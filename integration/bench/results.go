@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// result is one row of results.json: an array of {"name","value","unit","params","beside":[{"name","value","unit"}]}, which every
+// later benchmark extends.
+type result struct {
+	Name   string         `json:"name"`
+	Value  float64        `json:"value"`
+	Unit   string         `json:"unit"`
+	Params map[string]any `json:"params"`
+	Beside []beside       `json:"beside"`
+}
+
+type beside struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+}
+
+const mib = 1 << 20
+
+// report prints a row and keeps its results.
+func (b *bench) report(s setup, m measured, raw blastResult) error {
+	perGiB := func(d time.Duration) float64 { return d.Seconds() / s.gib() }
+	fmt.Printf("%-52s %5.2f Gbit/s at %-8s raw %5.1f Gbit/s   CPU-s/GiB: send %.2f + receive %.2f (raw, both: %.2f), verify and publish %.2f   RSS %d and %d MiB\n",
+		s.label(), m.goodput/1e9, m.rate, raw.goodput/1e9, perGiB(m.sender), perGiB(m.receiver), perGiB(raw.cpu), perGiB(m.publish), m.senderRSS/mib, m.receiverRSS/mib)
+	const blast = "raw UDP blast, same sockets, no code, no seal, no disk"
+	params := s.params(b.place.name, m.rate)
+	add := func(name string, value float64, unit string, besides ...beside) {
+		b.results = append(b.results, result{name, value, unit, params, append([]beside{}, besides...)})
+	}
+	add("transfer/goodput", m.goodput/1e9, "Gbit/s", beside{blast, raw.goodput / 1e9, "Gbit/s"})
+	add("transfer/CPU, both ends", perGiB(m.sender+m.receiver), "s/GiB", beside{blast + ", both ends", perGiB(raw.cpu), "s/GiB"})
+	add("transfer/sender CPU", perGiB(m.sender), "s/GiB")
+	add("transfer/receiver CPU", perGiB(m.receiver), "s/GiB")
+	add("transfer/verify and publish CPU", perGiB(m.publish), "s/GiB")
+	add("transfer/sender RSS", float64(m.senderRSS)/mib, "MiB")
+	add("transfer/receiver RSS", float64(m.receiverRSS)/mib, "MiB", beside{"bar", 256, "MiB"})
+	return nil
+}
+
+func write(name string, results []result) error {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	j, err := json.MarshalIndent(results, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, append(j, '\n'), 0o644)
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+
+	"sluice/internal/link"
+	"sluice/internal/strictyaml"
+)
+
+// setup is one way to send.
+type setup struct {
+	size   strictyaml.Bytes
+	files  int // 1: one file of random bytes; more: as many small ones; 0: one sparse file
+	mtu    int
+	repair int // percent
+	gso    string
+	rates  string // to try, fastest first, until one pass is enough
+}
+
+// The rates to try. What is not reached on two shared cores with both ends and a disk is tried all the same: this is how a machine
+// that can do more shows it.
+const (
+	rates1500  = "6Gbit,5Gbit,4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
+	rates9000  = "10Gbit,8Gbit,6Gbit,5Gbit,4Gbit,3Gbit,2Gbit,1Gbit"
+	ratesPlain = "3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit,500Mbit"
+)
+
+// setups are the rows of `make bench`.
+func setups(size, large strictyaml.Bytes) []setup {
+	list := []setup{
+		{size, 1, 1500, 10, "auto", rates1500},
+		{size, 1, 1500, 5, "auto", rates1500},
+		{size, 1, 9000, 10, "auto", rates9000},
+		{size, 1, 9000, 5, "auto", rates9000},
+		{size, 1, 1500, 10, "off", ratesPlain},
+	}
+	if large > 0 {
+		list = append(list, setup{large, 1, 1500, 10, "auto", "4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"})
+	}
+	return list
+}
+
+// growth are rows of ever larger sparse releases at one rate, and one of many small files: cost is to be linear, memory flat.
+func growth(sizes []strictyaml.Bytes, files int) (list []setup) {
+	const rate = "2Gbit,1.5Gbit,1Gbit"
+	for _, size := range sizes {
+		list = append(list, setup{size, 0, 1500, 10, "auto", rate})
+	}
+	if files > 0 {
+		list = append(list, setup{strictyaml.Bytes(int64(files) * smallFile), files, 1500, 10, "auto", rate})
+	}
+	return list
+}
+
+// smallFile is the size of one of many files.
+const smallFile = 8 << 10
+
+func (s setup) profile() link.Profile {
+	if s.mtu == 9000 {
+		return link.Profile9000
+	}
+	return link.Profile1500
+}
+
+func (s setup) offload() link.Offload {
+	o, err := link.ParseOffload(s.gso)
+	if err != nil {
+		return link.OffloadAuto // the table above has no other words
+	}
+	return o
+}
+
+// gib is the size in GiB, for figures a GiB.
+func (s setup) gib() float64 { return float64(s.size) / (1 << 30) }
+
+// label tells the row from the others.
+func (s setup) label() string {
+	kind := ""
+	switch {
+	case s.files == 0:
+		kind = " sparse"
+	case s.files > 1:
+		kind = fmt.Sprintf(" in %d files", s.files)
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s%s, MTU %d, %d %% repair, GSO %s", s.size, kind, s.mtu, s.repair, s.gso))
+}
+
+// params are the label for machines.
+func (s setup) params(link, rate string) map[string]any {
+	return map[string]any{
+		"bytes": int64(s.size), "files": max(s.files, 1), "sparse": s.files == 0, "mtu": s.mtu, "repair_percent": s.repair,
+		"gso": s.gso, "rate": rate, "link": link, "cpus": runtime.NumCPU(),
+	}
+}
