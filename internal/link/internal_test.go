@@ -465,7 +465,7 @@ func TestKernelVersions(t *testing.T) {
 		{"6.1.0.2.3", false},
 		{"7.99999999999999999999", false},
 	} {
-		if got := gsoBroken(tt.release); got != tt.broken {
+		if got, _ := GSOBroken(tt.release); got != tt.broken {
 			t.Errorf("%q: broken %v, want %v", tt.release, got, tt.broken)
 		}
 	}

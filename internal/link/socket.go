@@ -152,13 +152,14 @@ func checkBatch(b []byte, segment int) (int, error) {
 // batchDatagrams returns how many datagrams of the given size fit one batch.
 func batchDatagrams(segment int) int { return min(MaxBatch/segment, MaxSegments) }
 
-// gsoBroken reports whether the kernel release mangles the headers of GSO
+// GSOBroken reports whether the kernel release mangles the headers of GSO
 // batches whose segments are all of one length, which is all that we send:
 // v7.0-rc1 (b10b446) up to the stable releases before 7.1.5 (78effd8, 5f17ae0).
-// The damage cannot be seen on the sending machine, so the version decides.
-func gsoBroken(release string) bool {
-	v, ok := kernelVersion(release)
-	return ok && v >= kernelNumber(7, 0, 0) && v <= kernelNumber(7, 1, 4)
+// The damage cannot be seen on the sending machine, so the version decides. Of a
+// release that is no version nothing is known.
+func GSOBroken(release string) (broken, known bool) {
+	v, known := kernelVersion(release)
+	return known && v >= kernelNumber(7, 0, 0) && v <= kernelNumber(7, 1, 4), known
 }
 
 func kernelNumber(major, minor, patch int) int { return major<<32 | minor<<16 | patch }

@@ -168,6 +168,16 @@ func TestReceiveBufferWarning(t *testing.T) {
 	t.Errorf("no warning names the sysctl: %v", logs.All())
 }
 
+// TestTryReceiveBuffer: a small buffer is granted to anybody, and the answer is not the kernel's doubled figure.
+func TestTryReceiveBuffer(t *testing.T) {
+	for _, want := range []int{64 << 10, 128 << 10} {
+		got, err := link.TryReceiveBuffer(want)
+		if err != nil || got != want {
+			t.Errorf("asked for %d: %d, %v", want, got, err)
+		}
+	}
+}
+
 func TestFromFileRefuses(t *testing.T) {
 	plain, err := os.Open("/dev/null")
 	if err != nil {

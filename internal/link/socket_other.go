@@ -27,3 +27,13 @@ func ListenUDP(context.Context, SocketOptions) (BatchReader, error) {
 func FromFile(*os.File, SocketOptions) (BatchReader, error) {
 	return nil, fmt.Errorf("open receiving socket: %w", errors.ErrUnsupported)
 }
+
+// ProbeGSO is available on Linux only.
+func ProbeGSO(context.Context) error {
+	return fmt.Errorf("probe segmentation offload: %w", errors.ErrUnsupported)
+}
+
+// TryReceiveBuffer is available on Linux only.
+func TryReceiveBuffer(int) (int, error) {
+	return 0, fmt.Errorf("try the receive buffer: %w", errors.ErrUnsupported)
+}

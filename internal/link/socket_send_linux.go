@@ -66,7 +66,7 @@ func chooseMode(ctx context.Context, options SocketOptions) (sendMode, error) {
 	if options.GSO == OffloadOff {
 		return sendMMsg, nil
 	}
-	err := probeGSO(ctx)
+	err := ProbeGSO(ctx)
 	switch {
 	case err == nil:
 		return sendGSO, nil
@@ -119,18 +119,40 @@ func setSendOptions(fd int, options SocketOptions) {
 // setBuffer sets a socket buffer: by force, else as far as the kernel allows
 // with a warning that names the sysctl.
 func setBuffer(fd, option, force int, sysctl string, options SocketOptions) {
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, options.Buffer) == nil {
-		return
-	}
-	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, options.Buffer)
-	doubled, getErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
-	if err == nil && getErr == nil && doubled/2 >= options.Buffer { // the kernel doubles for its overhead
+	got, err := askBuffer(fd, option, force, options.Buffer)
+	if err == nil && got >= options.Buffer {
 		return
 	}
 	options.Logger.Warn("socket buffer smaller than wanted: bursts may be lost in this host",
-		zap.Int("wanted_bytes", options.Buffer), zap.Int("got_bytes", doubled/2),
+		zap.Int("wanted_bytes", options.Buffer), zap.Int("got_bytes", got),
 		zap.String("fix", fmt.Sprintf("sysctl -w %s=%d", sysctl, options.Buffer)),
-		zap.Error(errors.Join(err, getErr)))
+		zap.Error(err))
+}
+
+// askBuffer asks for a socket buffer, by force where that is allowed, and returns
+// what the kernel gave.
+func askBuffer(fd, option, force, want int) (int, error) {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, want)
+	if err != nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, want)
+	}
+	doubled, getErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option)
+	return doubled / 2, errors.Join(err, getErr) // the kernel doubles for its overhead
+}
+
+// TryReceiveBuffer returns the receive buffer that a socket of this process gets
+// when it asks for want bytes, as ListenUDP asks. No address is bound.
+func TryReceiveBuffer(want int) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open a socket to try the receive buffer: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }() // it held nothing
+	got, err := askBuffer(fd, unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, want)
+	if err != nil {
+		return 0, fmt.Errorf("try the receive buffer: %w", err)
+	}
+	return got, nil
 }
 
 // newSegmentControl returns the control message UDP_SEGMENT with room for the
@@ -309,14 +331,15 @@ const (
 	probeTimeout = 500 * time.Millisecond
 )
 
-// probeGSO says why UDP_SEGMENT must not be used, or nil: the kernel's version,
+// ProbeGSO says why UDP_SEGMENT must not be used, or nil: the kernel's version,
 // and a train over loopback that has to come out as it went in.
-func probeGSO(ctx context.Context) error {
+func ProbeGSO(ctx context.Context) error {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return fmt.Errorf("read kernel version: %w", err)
 	}
-	if release := unix.ByteSliceToString(name.Release[:]); gsoBroken(release) {
+	release := unix.ByteSliceToString(name.Release[:])
+	if broken, _ := GSOBroken(release); broken {
 		return fmt.Errorf("kernel %s mangles batches of equal length (7.0 to 7.1.4): upgrade to 7.1.5", release)
 	}
 	listener, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", "127.0.0.1:0")
