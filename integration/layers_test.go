@@ -47,6 +47,9 @@ func arrows() map[string][]string {
 		"internal/cli":   {"internal/console", "internal/trust", "pkg/envelope", "pkg/mofn"},
 		"internal/trust": {"pkg/envelope", "pkg/mofn"},
 
+		// It asks the host as the link does, with the link's own probes, and prints for a person.
+		"internal/doctor": {"internal/console", "internal/link"},
+
 		// Effects: each knows one.
 		"internal/link":       {"internal/spool", "pkg/fec"},
 		"internal/spool":      {"internal/durable", "pkg/fec"},
