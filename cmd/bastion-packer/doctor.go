@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+
+	"github.com/spf13/cobra"
+
+	"sluice/internal/cli"
+	"sluice/internal/doctor"
+	"sluice/internal/link"
+	"sluice/internal/packer"
+)
+
+func doctorCommand(s cli.Streams) *cobra.Command {
+	var config string
+	var asJSON bool
+	c := &cobra.Command{
+		Use: "doctor", Short: "Check this host's tuning for the link, and say what mends it", Args: cli.Args(cobra.NoArgs),
+		Long: `Check disk, socket, offload, route, interface and clock of this host against the configuration. What is not ok stands with the
+command that mends it. Nothing is changed; a file of 64 MiB at most is written below the state directory to measure the disk,
+and is gone afterwards.
+
+Exit status 1 means that a check failed; warnings and what could not be checked leave it 0.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := packer.LoadConfig(config)
+			if err != nil {
+				return cli.Usage(err)
+			}
+			want, err := wanted(cfg)
+			if err != nil {
+				return cli.Usage(err)
+			}
+			return doctor.Report(s.Out, doctor.Sender(doctor.ReadSender(cmd.Context(), want), want), asJSON)
+		},
+	}
+	configFlag(c, &config)
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+// wanted is what a configuration asks of its host.
+func wanted(cfg packer.Config) (doctor.Want, error) {
+	address, err := netip.ParseAddrPort(cfg.Link.Address)
+	if err != nil {
+		return doctor.Want{}, fmt.Errorf("link.address: %w", err)
+	}
+	gso, err := link.ParseOffload(cfg.Link.GSO)
+	if err != nil {
+		return doctor.Want{}, fmt.Errorf("link.gso: %w", err)
+	}
+	return doctor.Want{
+		Address: address, Buffer: int64(cmp.Or(cfg.Link.SendBuffer, packer.DefaultConfig().Link.SendBuffer)), Rate: int64(cfg.Link.Rate),
+		MTU: cfg.Link.MTU, GSO: gso, State: cfg.State,
+	}, nil
+}
