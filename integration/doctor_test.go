@@ -4,9 +4,7 @@ package integration_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -21,12 +19,7 @@ import (
 // there, and is missed when it goes.
 func TestDoctorOnADiode(t *testing.T) {
 	s := newSite(t)
-	diode, err := lab.NewDiode(t.Context())
-	if errors.Is(err, lab.ErrNoDiode) {
-		t.Skipf("SKIPPED: %v. It needs root, ip, sysctl and nft (apt-get install nftables iproute2)", err)
-	}
-	must(t, err)
-	t.Cleanup(func() { _ = diode.Close(context.WithoutCancel(t.Context())) })
+	diode := newDiode(t)
 	addr := lab.DiodeHigh + ":4710"
 	must(t, s.HighConfig(addr, ""))
 	must(t, s.LowConfig("http://127.0.0.1:9", addr, "300Mbit", ""))

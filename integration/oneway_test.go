@@ -20,12 +20,7 @@ import (
 // TestNothingComesBack sends a release between two network namespaces, and lets the kernel count what tries to go the other way.
 func TestNothingComesBack(t *testing.T) {
 	s := newSite(t)
-	diode, err := lab.NewDiode(t.Context())
-	if errors.Is(err, lab.ErrNoDiode) {
-		t.Skipf("SKIPPED: %v. It needs root, ip, sysctl and nft (apt-get install nftables iproute2)", err)
-	}
-	must(t, err)
-	t.Cleanup(func() { _ = diode.Close(context.WithoutCancel(t.Context())) })
+	diode := newDiode(t)
 
 	addr := lab.DiodeHigh + ":4710"
 	must(t, s.HighConfig(addr, ""))
@@ -43,6 +38,18 @@ func TestNothingComesBack(t *testing.T) {
 	must(t, diode.LetOut(t.Context()))
 	inside(t, diode.High, "bash", "-c", "echo back >/dev/udp/"+lab.DiodeLow+"/4711")
 	wantCounters(t, diode, 1, 0)
+}
+
+// newDiode gives the test two network namespaces with a one-way link between them.
+func newDiode(t *testing.T) *lab.Diode {
+	t.Helper()
+	diode, err := lab.NewDiode(t.Context())
+	if errors.Is(err, lab.ErrNoDiode) {
+		t.Skipf("SKIPPED: %v. It needs root, ip, sysctl and nft (apt-get install nftables iproute2)", err)
+	}
+	must(t, err)
+	t.Cleanup(func() { _ = diode.Close(context.WithoutCancel(t.Context())) })
+	return diode
 }
 
 func wantCounters(t *testing.T, diode *lab.Diode, tried, back int64) {
