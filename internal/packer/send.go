@@ -37,7 +37,7 @@ type SendRequest struct {
 	Progress Progress
 }
 
-// Send verifies that the payload still is what was sealed, and sends one pass.
+// Send sends one pass. That the payload still is what was sealed is for VerifySealed to say, before.
 func Send(ctx context.Context, s *link.Sender, req SendRequest) (link.SendReport, error) {
 	files, err := openPayload(filepath.Join(req.Dir, payloadDir), req.Env.Statement)
 	if err != nil {
