@@ -35,7 +35,8 @@ func TestDamageHeals(t *testing.T) {
 	clean(t, s)
 }
 
-// TestDamageIsRefused: a sender that does not send what it sealed is refused in the end.
+// TestDamageIsRefused: a sender that does not send what it sealed is refused in the end; and when it sends what it sealed after all,
+// under the very same envelope, it is asked about again and taken.
 func TestDamageIsRefused(t *testing.T) {
 	s := newSite(t)
 	addr := listening(t, s)
@@ -59,6 +60,10 @@ func TestDamageIsRefused(t *testing.T) {
 	if _, err := os.Stat(s.Path("registry", "releases")); err == nil {
 		t.Error("something is published")
 	}
+	flip(t, dir, 3*mib+17)
+	call(t, s, "bastion-packer", s.SendArgs(dir, addr, "300Mbit", 1)...)
+	published(t, s, d, env)
+	samePublished(t, s, dir, env)
 	stop(t, d)
 	clean(t, s)
 }

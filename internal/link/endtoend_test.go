@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -395,6 +396,43 @@ func TestRefusedThenAccepted(t *testing.T) {
 		equal(t, "asked", s.timesAsked(), 2)
 	})
 }
+
+// TestAcceptedThenRefused: a release that was accepted, and refused when its
+// bytes were looked at, is asked about again by the next session, not by the one
+// that goes on.
+func TestAcceptedThenRefused(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		k, c, s := newKeys(10), newCargo(1, 10_000, 500_000), newSink()
+		var refused atomic.Bool
+		s.wrap = func(p link.Payload) link.Payload { return &refusable{p, &refused} }
+		l := linktest.New(linktest.Options{})
+		h := receive(t, k, l.Reader(), s, dir, nil)
+		send(t, k, l.Writer(), c.transfer(), nil)
+		wait(3 * time.Second)
+		equal(t, "asked", s.timesAsked(), 1)
+		send(t, k, l.Writer(), c.pass(2), nil)
+		wait(3 * time.Second)
+		equal(t, "asked while accepted", s.timesAsked(), 1)
+		refused.Store(true)
+		wait(3 * time.Second)
+		equal(t, "asked without a session", s.timesAsked(), 1)
+		report := send(t, k, l.Writer(), c.pass(3), nil)
+		wait(3 * time.Second)
+		equal(t, "asked once refused", s.timesAsked(), 2)
+		equal(t, "state", session(t, h.Status(), report.Session).Release, link.ReleaseAccepted)
+		h.stop(t)
+		wantArrived(t, s, c)
+	})
+}
+
+// refusable is a payload whose release may be refused.
+type refusable struct {
+	link.Payload
+	refused *atomic.Bool
+}
+
+func (p *refusable) Refused() bool { return p.refused.Load() }
 
 // brokenPayload fails as a disk does.
 type brokenPayload struct{ link.Payload }

@@ -349,6 +349,7 @@ type holder struct{}
 func (holder) Put(uint32, uint32, []byte) (bool, error) { return true, nil }
 func (holder) Flush(context.Context) error              { return nil }
 func (holder) Complete() bool                           { return false }
+func (holder) Refused() bool                            { return false }
 
 // stepReceiver returns a receiver with one session whose release is accepted, and
 // the cipher of that session.

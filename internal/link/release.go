@@ -62,6 +62,10 @@ type Payload interface {
 	Flush(ctx context.Context) error
 	// Complete reports whether every source symbol is there.
 	Complete() bool
+	// Refused reports whether the release was refused since it was accepted, so
+	// that nothing more is kept of it: the next session asks the sink again. It is
+	// called when a session begins.
+	Refused() bool
 }
 
 // Sink decides about releases.
@@ -142,7 +146,8 @@ type event struct {
 }
 
 // join finds or makes the release of a session. A release that was refused is
-// looked at again: the site's policy, or its free space, may have changed.
+// looked at again: the site's policy, or its free space, may have changed. So is
+// one that was accepted, and refused when its bytes were looked at.
 func (r *Receiver) join(a Announcement) *release {
 	key := keyOf(a)
 	rel := r.releases[key]
@@ -152,8 +157,9 @@ func (r *Receiver) join(a Announcement) *release {
 	}
 	rel.sessions++
 	rel.announcement, rel.ended = a, false
-	if rel.state == "" || rel.state == ReleaseRefused {
+	if rel.state == "" || rel.state == ReleaseRefused || rel.payload != nil && rel.payload.Refused() {
 		rel.state, rel.reason, rel.pending = ReleaseAssembling, nil, true
+		rel.payload, rel.dirty = nil, false
 	}
 	if rel.object != nil {
 		return rel

@@ -429,6 +429,7 @@ type discard struct{}
 func (discard) Put(uint32, uint32, []byte) (bool, error) { return true, nil }
 func (discard) Flush(context.Context) error              { return nil }
 func (discard) Complete() bool                           { return false }
+func (discard) Refused() bool                            { return false }
 
 // BenchmarkLoopback sends 256 MiB over loopback at MTU 1500 with 10 repair rows,
 // sealed and authenticated, and discards the payload: directly, and through a

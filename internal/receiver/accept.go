@@ -49,7 +49,7 @@ func (r *Receiver) judge(a link.Announcement, stream io.ReaderAt, size int64) (l
 	case done && errors.Is(err, mofn.ErrRejected): // an officer's stop order overtakes a release that waits
 		return nil, r.settle(env, err)
 	case done:
-		return fullPayload{}, nil
+		return fullPayload{r, env.ID}, nil
 	case err != nil:
 		return nil, r.settle(env, err)
 	}
@@ -91,7 +91,7 @@ func (r *Receiver) receive(a link.Announcement, env *envelope.Envelope, approval
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if done, err := r.alreadyHere(env); err != nil || done {
-		return fullPayload{}, err
+		return fullPayload{r, env.ID}, err
 	}
 	g := geometry{SymbolSize: a.Profile.SymbolSize(), Groups: a.Groups}
 	if rec, open := r.open[env.ID]; open {
@@ -186,11 +186,21 @@ func jobOf(env *envelope.Envelope, state string) journal.Job {
 }
 
 // fullPayload swallows the symbols of a release that is here already.
-type fullPayload struct{}
+type fullPayload struct {
+	r  *Receiver
+	id envelope.Digest
+}
 
 func (fullPayload) Put(_, _ uint32, _ []byte) (bool, error) { return false, nil }
 func (fullPayload) Flush(context.Context) error             { return nil }
 func (fullPayload) Complete() bool                          { return true }
+func (p fullPayload) Refused() bool                         { return p.r.rejected(p.id) }
+
+// rejected tells whether a release was refused, however far it had come.
+func (r *Receiver) rejected(id envelope.Digest) bool {
+	job, err := r.journal.Get(id.String())
+	return err == nil && job.State == stateRejected
+}
 
 var (
 	_ link.Sink    = (*Receiver)(nil)

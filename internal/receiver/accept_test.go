@@ -196,6 +196,9 @@ func TestStopOrder(t *testing.T) {
 				b.step()
 			}
 			b.want(r, at)
+			if p.Refused() {
+				t.Error("refused before the stop")
+			}
 			must(t, b.site.Approve(r.env, envelope.DecisionReject, "m.lee"))
 			if _, err := b.announce(r); !errors.Is(err, mofn.ErrRejected) {
 				t.Fatalf("error %v, want ErrRejected", err)
@@ -203,6 +206,9 @@ func TestStopOrder(t *testing.T) {
 			b.want(r, "REJECTED")
 			if b.spooled(r) || b.r.OpenReceptions() != 0 {
 				t.Error("the release keeps its place")
+			}
+			if !p.Refused() {
+				t.Error("the link is not told to ask again")
 			}
 			source, _ := r.symbols(t, groups, 0)
 			if n := put(t, p, source[:10]); n != 0 {

@@ -47,7 +47,11 @@ func (c *reception) close() (err error) {
 
 // payload is what the link holds of a release, cut in one way. The link asks once and keeps the answer as long as it knows a
 // session of the release, so it outlives receptions: a release that was found damaged is received again through the same one.
-type payload struct{ now atomic.Pointer[reception] }
+type payload struct {
+	now atomic.Pointer[reception]
+	r   *Receiver
+	id  envelope.Digest
+}
 
 // Put implements link.Payload. While nothing is being received the symbols are swallowed.
 func (p *payload) Put(sbn, esi uint32, symbol []byte) (bool, error) {
@@ -80,6 +84,9 @@ func (p *payload) Complete() bool {
 	return c == nil || c.obj.Complete()
 }
 
+// Refused implements link.Payload.
+func (p *payload) Refused() bool { return p.now.Load() == nil && p.r.rejected(p.id) }
+
 var _ link.Payload = (*payload)(nil)
 
 // payloadKey is what makes symbols those of one payload.
@@ -93,7 +100,7 @@ func (r *Receiver) payloadOf(c *reception) *payload {
 	key := payloadKey{c.id, c.geometry}
 	p := r.payloads[key]
 	if p == nil {
-		p = new(payload)
+		p = &payload{r: r, id: c.id}
 		r.payloads[key] = p
 	}
 	return p

@@ -125,6 +125,9 @@ func (m *Memory) repairOf(sbn, group int) []fec.Repair {
 	return list
 }
 
+// Refused implements link.Payload: no release is refused once it was accepted.
+func (m *Memory) Refused() bool { return false }
+
 // Complete implements link.Payload.
 func (m *Memory) Complete() bool {
 	m.mu.Lock()
