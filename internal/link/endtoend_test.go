@@ -56,10 +56,10 @@ func TestLossyLink(t *testing.T) {
 }
 
 func lossyLink(t *testing.T, dir string, faults linktest.Options, passes int) {
-	k, c, s, spy := newKeys(1), newCargo(faults.Seed, 50_000, 2_000_000), newSink(), newSpy()
-	faults.Tap = spy.tap
+	k, c, s, spy := newKeys(1), newCargo(faults.Seed, 50_000, 2_000_000), newSink(), linktest.NewSpy()
+	faults.Tap = spy.Tap
 	l := linktest.New(faults)
-	h := receive(t, k, spy.watch(l.Reader()), s, dir, nil)
+	h := receive(t, k, spy.Watch(l.Reader()), s, dir, nil)
 	var reports []link.SendReport
 	for pass := 1; pass <= passes; pass++ {
 		reports = append(reports, send(t, k, l.Writer(), c.pass(pass), nil))
@@ -72,11 +72,13 @@ func lossyLink(t *testing.T, dir string, faults linktest.Options, passes int) {
 	wait(time.Second)
 	st := h.stop(t)
 	wantArrived(t, s, c)
-	spy.check(t, st)
+	if err := spy.Check(st); err != nil {
+		t.Error(err)
+	}
 	n := l.Counters()
 	equal(t, "received and delivered", st.Received, n.Delivered)
 	equal(t, "delivered and written", n.Delivered, n.Written-n.Dropped+n.Duplicated)
-	equal(t, "altered and corrupted", spy.altered, n.Corrupted)
+	equal(t, "altered and corrupted", spy.Altered(), n.Corrupted)
 	for _, report := range reports {
 		// Only the closing heartbeats may be unheard of: 16, then nothing follows.
 		if sent := session(t, st, report.Session).Sent; sent > report.Sealed || report.Sealed-sent > 15 {
@@ -104,8 +106,8 @@ func (c cargo) pass(n int) link.Transfer {
 func TestLateJoiner(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		k, c, s, spy := newKeys(2), newCargo(1, 5_000, 12_000_000), newSink(), newSpy()
-		l := linktest.New(linktest.Options{QueueLen: 200, Tap: spy.tap}) // nobody listens: the queue overflows
+		k, c, s, spy := newKeys(2), newCargo(1, 5_000, 12_000_000), newSink(), linktest.NewSpy()
+		l := linktest.New(linktest.Options{QueueLen: 200, Tap: spy.Tap}) // nobody listens: the queue overflows
 		sent := make(chan link.SendReport)
 		slow := func(c *link.SenderConfig) { c.Rate = 40e6 } // 2.8 s of payload
 		go func() { sent <- send(t, k, l.Writer(), c.transfer(), slow) }()
@@ -114,7 +116,7 @@ func TestLateJoiner(t *testing.T) {
 		if overflowed == 0 {
 			t.Error("the receiver was not late")
 		}
-		h := receive(t, k, spy.watch(l.Reader()), s, dir, nil)
+		h := receive(t, k, spy.Watch(l.Reader()), s, dir, nil)
 		first := <-sent
 		wait(3 * time.Second)
 		if s.payload(c.release).Complete() {
@@ -124,7 +126,9 @@ func TestLateJoiner(t *testing.T) {
 		wait(time.Second)
 		st := h.stop(t)
 		wantArrived(t, s, c)
-		spy.check(t, st)
+		if err := spy.Check(st); err != nil {
+			t.Error(err)
+		}
 		equal(t, "kernel drops", st.KernelDrops, l.Counters().Overflowed)
 		equal(t, "second pass", session(t, st, second.Session).Missing, uint64(0))
 		if ss := session(t, st, first.Session); ss.Missing == 0 || ss.Stored == 0 {
@@ -202,10 +206,10 @@ func compact(bufs []link.Buffer) int {
 func TestTwoSessions(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		k, s, spy := newKeys(4), newSink(), newSpy()
+		k, s, spy := newKeys(4), newSink(), linktest.NewSpy()
 		cargos := []cargo{newCargo(1, 30_000, 1_500_000), newCargo(2, 60_000, 1_000_000)}
-		l := linktest.New(linktest.Options{Seed: 7, Drop: 0.01, Reorder: 0.01, Tap: spy.tap})
-		h := receive(t, k, spy.watch(l.Reader()), s, dir, nil)
+		l := linktest.New(linktest.Options{Seed: 7, Drop: 0.01, Reorder: 0.01, Tap: spy.Tap})
+		h := receive(t, k, spy.Watch(l.Reader()), s, dir, nil)
 		var wg sync.WaitGroup
 		for _, c := range cargos {
 			wg.Go(func() { send(t, k, l.Writer(), c.transfer(), nil) })
@@ -216,7 +220,9 @@ func TestTwoSessions(t *testing.T) {
 		wait(time.Second)
 		st := h.stop(t)
 		equal(t, "sessions", len(st.Sessions), 2)
-		spy.check(t, st)
+		if err := spy.Check(st); err != nil {
+			t.Error(err)
+		}
 		for _, c := range cargos {
 			wantArrived(t, s, c)
 		}

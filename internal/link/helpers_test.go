@@ -6,15 +6,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/sha256"
 	"io"
-	"math/rand/v2"
 	"os"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/cloudflare/circl/kem/xwing"
 	"github.com/google/go-cmp/cmp"
 
 	"sluice/internal/link"
@@ -30,22 +27,14 @@ type keys struct {
 }
 
 func newKeys(seed byte) keys {
-	linkSeed := sha256.Sum256([]byte{seed, 1})
-	private := sha256.Sum256([]byte{seed, 2})
-	_, public := xwing.DeriveKeyPairPacked(private[:])
-	return keys{link: ed25519.NewKeyFromSeed(linkSeed[:]), private: private[:], receiver: public}
+	k := linktest.NewKeys(seed)
+	return keys{link: k.Link, private: k.Private, receiver: k.Receiver}
 }
 
 func (k keys) public() ed25519.PublicKey { return k.link.Public().(ed25519.PublicKey) }
 
 // pseudo returns n bytes that depend on the seed.
-func pseudo(seed uint64, n int) []byte {
-	var key [32]byte
-	key[0], key[1] = byte(seed), byte(seed>>8)
-	b := make([]byte, n)
-	rand.NewChaCha8(key).Read(b)
-	return b
-}
+func pseudo(seed uint64, n int) []byte { return linktest.Pseudo(seed, n) }
 
 // cargo is one release to send.
 type cargo struct {
@@ -54,15 +43,13 @@ type cargo struct {
 }
 
 func newCargo(seed uint64, envelope, payload int) cargo {
-	return cargo{release: sha256.Sum256([]byte{byte(seed), 9}), envelope: pseudo(seed, envelope), payload: pseudo(seed+1000, payload)}
+	c := linktest.NewCargo(seed, envelope, payload)
+	return cargo{release: c.Release, envelope: c.Envelope, payload: c.Payload}
 }
 
 // transfer returns pass 1 of the cargo.
 func (c cargo) transfer() link.Transfer {
-	return link.Transfer{
-		Release: c.release, Envelope: bytes.NewReader(c.envelope), EnvelopeSize: int64(len(c.envelope)),
-		Payload: bytes.NewReader(c.payload), PayloadSize: int64(len(c.payload)), Pass: 1, Source: true,
-	}
+	return linktest.Cargo{Release: c.release, Envelope: c.envelope, Payload: c.payload}.Transfer()
 }
 
 // sink keeps what it accepts in memory.
@@ -156,40 +143,10 @@ func (h *high) stop(t *testing.T) link.Status {
 		t.Errorf("Run: %v", err)
 	}
 	st := h.Status()
-	checkLedger(t, st)
+	if err := linktest.CheckLedger(st); err != nil {
+		t.Error(err)
+	}
 	return st
-}
-
-// checkLedger checks the sums of docs/spec/datagram.md section 6.
-func checkLedger(t *testing.T, st link.Status) {
-	t.Helper()
-	sum := st.Announcements + st.Authentic + st.Duplicates
-	for _, n := range st.Rejected {
-		sum += n
-	}
-	if sum != st.Received {
-		t.Errorf("link ledger: announcements+authentic+duplicates+rejected = %d, received %d: %+v", sum, st.Received, st)
-	}
-	for _, s := range st.Sessions {
-		checkSession(t, s)
-	}
-}
-
-func checkSession(t *testing.T, s link.SessionStatus) {
-	t.Helper()
-	sum := s.Authentic + s.Duplicates
-	for _, n := range s.Rejected {
-		sum += n
-	}
-	if sum != s.Received {
-		t.Errorf("session %x: authentic+duplicates+rejected = %d, received %d", s.Session, sum, s.Received)
-	}
-	if s.Sent != s.Authentic+s.Missing {
-		t.Errorf("session %x: sent %d, authentic %d + missing %d", s.Session, s.Sent, s.Authentic, s.Missing)
-	}
-	if got := s.Envelope + s.Stored + s.Held + s.Early + s.Refused + s.Heartbeats + s.Malformed; got != s.Authentic {
-		t.Errorf("session %x: dispatched %d of %d authentic: %+v", s.Session, got, s.Authentic, s)
-	}
 }
 
 // send sends a transfer and returns its report.
