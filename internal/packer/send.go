@@ -52,13 +52,13 @@ func Send(ctx context.Context, s *link.Sender, req SendRequest) (link.SendReport
 		Release: [32]byte(req.Env.ID), Envelope: bytes.NewReader(stream.Bytes()), EnvelopeSize: int64(stream.Len()),
 		Payload: files, PayloadSize: req.Env.Statement.Predicate.TotalSize, Pass: req.Pass,
 	}
-	t.Source, t.FirstRow, t.Rows = passRows(req.Pass, req.Rows)
+	t.Source, t.FirstRow, t.Rows = PassRows(req.Pass, req.Rows)
 	return s.Send(ctx, t)
 }
 
-// passRows says what a pass sends (docs/spec/datagram.md section 5): source and the first rows, then ever fresh rows; when the 64 are
+// PassRows says what a pass sends (docs/spec/datagram.md section 5): source and the first rows, then ever fresh rows; when the 64 are
 // used up, the source again.
-func passRows(pass, rows int) (source bool, first, n int) {
+func PassRows(pass, rows int) (source bool, first, n int) {
 	perRound := max(1, fec.MaxRows/rows)
 	round := (pass - 1) % perRound
 	return round == 0, round * rows, rows

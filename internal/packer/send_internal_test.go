@@ -37,15 +37,15 @@ func TestPassRows(t *testing.T) {
 		{2, 33, true, 0},
 		{2, 32, false, 32},
 	} {
-		source, first, n := passRows(c.pass, c.rows)
+		source, first, n := PassRows(c.pass, c.rows)
 		if source != c.source || first != c.first || n != c.rows {
-			t.Errorf("passRows(%d, %d) = %v, %d, %d; want %v, %d, %d", c.pass, c.rows, source, first, n, c.source, c.first, c.rows)
+			t.Errorf("PassRows(%d, %d) = %v, %d, %d; want %v, %d, %d", c.pass, c.rows, source, first, n, c.source, c.first, c.rows)
 		}
 	}
 	for rows := 1; rows <= fec.MaxRows; rows++ {
 		for pass := 1; pass <= 200; pass++ {
-			if source, first, n := passRows(pass, rows); first < 0 || first+n > fec.MaxRows || source != (first == 0) {
-				t.Fatalf("passRows(%d, %d) = %v, %d, %d", pass, rows, source, first, n)
+			if source, first, n := PassRows(pass, rows); first < 0 || first+n > fec.MaxRows || source != (first == 0) {
+				t.Fatalf("PassRows(%d, %d) = %v, %d, %d", pass, rows, source, first, n)
 			}
 		}
 	}
