@@ -9,8 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrNoDiode says that this machine does not allow a Diode: no root, no network namespaces, or no nftables.
@@ -126,15 +130,15 @@ var packets = regexp.MustCompile(`packets (\d+)`)
 
 // Counters says how many packets tried to leave the high side, and how many came back to the low side.
 func (d *Diode) Counters(ctx context.Context) (tried, back int64, err error) {
-	if tried, err = d.counter(ctx, d.High, d.triedFrom); err != nil {
+	if tried, err = d.counter(ctx, d.High, "diode", d.triedFrom); err != nil {
 		return 0, 0, err
 	}
-	back, err = d.counter(ctx, d.Low, d.backTo)
+	back, err = d.counter(ctx, d.Low, "diode", d.backTo)
 	return tried, back, err
 }
 
-func (d *Diode) counter(ctx context.Context, namespace, name string) (int64, error) {
-	out, err := command(ctx, "", "ip", "netns", "exec", namespace, "nft", "list", "counter", "netdev", "diode", name)
+func (d *Diode) counter(ctx context.Context, namespace, table, name string) (int64, error) {
+	out, err := command(ctx, "", "ip", "netns", "exec", namespace, "nft", "list", "counter", "netdev", table, name)
 	if err != nil {
 		return 0, err
 	}
@@ -143,6 +147,90 @@ func (d *Diode) counter(ctx context.Context, namespace, name string) (int64, err
 		return 0, fmt.Errorf("counter %s: %q", name, out)
 	}
 	return strconv.ParseInt(m[1], 10, 64)
+}
+
+// Fault puts rules in front of what arrives at the high side, instead of those of an earlier Fault; none is no fault. sets are declarations
+// for the rules. A rule that says `counter name hit` is counted by Hits.
+func (d *Diode) Fault(ctx context.Context, sets string, rules ...string) error {
+	text := fmt.Sprintf(`table netdev faults { }
+delete table netdev faults
+table netdev faults {
+  counter hit { }
+  %s
+  chain in {
+    type filter hook ingress device "%s" priority 0; policy accept;
+    %s
+  }
+}
+`, sets, d.highDev, strings.Join(rules, "\n    "))
+	_, err := command(ctx, text, "ip", "netns", "exec", d.High, "nft", "-f", "-")
+	return err
+}
+
+// Hits is how many packets the rules of Fault took.
+func (d *Diode) Hits(ctx context.Context) (int64, error) {
+	return d.counter(ctx, d.High, "faults", "hit")
+}
+
+// Cut takes the high side's end of the cable out, and puts it in again after a while.
+func (d *Diode) Cut(ctx context.Context, out time.Duration) error {
+	if _, err := command(ctx, "", "ip", "-n", d.High, "link", "set", d.highDev, "down"); err != nil {
+		return err
+	}
+	<-time.After(out)
+	_, err := command(ctx, "", "ip", "-n", d.High, "link", "set", d.highDev, "up")
+	return err
+}
+
+// Inside runs f on a thread that is in a network namespace: sockets that it opens belong there for good. f must start no goroutine that
+// opens any.
+func (d *Diode) Inside(namespace string, f func() error) error {
+	there, err := os.Open("/run/netns/" + namespace)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	if err := unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter namespace %s: %w", namespace, err)
+	}
+	err = f()
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, fmt.Errorf("leave namespace %s: %w", namespace, back)) // still locked: nobody else may find himself there
+	}
+	// The thread must live: the daemons that it started die with it (Pdeathsig).
+	runtime.UnlockOSThread()
+	return err
+}
+
+// SocketDrops is how many packets the kernel dropped at the high side's UDP sockets of a port, as it counts them itself (the last column of
+// /proc/net/udp). Sockets that are closed have taken their count with them.
+func (d *Diode) SocketDrops(ctx context.Context, port int) (drops int64, err error) {
+	out, err := command(ctx, "", "ip", "netns", "exec", d.High, "cat", "/proc/net/udp")
+	if err != nil {
+		return 0, err
+	}
+	found := false
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line)
+		if len(f) < 13 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
+			continue
+		}
+		n, err := strconv.ParseInt(f[12], 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		drops, found = drops+n, true
+	}
+	if !found {
+		return 0, fmt.Errorf("no UDP socket of port %d in %s", port, d.High)
+	}
+	return drops, nil
 }
 
 // Close removes both namespaces, and with them everything in them.
