@@ -10,10 +10,11 @@ FUZZTIME    ?= 60s
 BENCHSIZE   ?= 1GiB
 GROWTH      ?=
 FILES       ?= 0
+CERTIFY     ?=
 RACE        := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-real check lint bench fuzz clean
+.PHONY: help build demo test test-real check lint bench certify-link fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -44,6 +45,10 @@ lint: $(CACHE)/bin/golangci-lint ## formatting, vet, tidy, golangci-lint
 bench: build ## goodput, CPU, memory beside a raw UDP blast; writes bench/results.json (GROWTH=1GiB,4GiB,16GiB FILES=100000: more rows)
 	@$(GOBUILD) -o bin/bench ./integration/bench
 	@bin/bench -size $(BENCHSIZE) -out bench/results.json -growth '$(GROWTH)' -files $(FILES)
+
+certify-link: build ## what the link survives, row by row; writes certify/link.md and link.json (15 minutes; some rows need root)
+	@$(GOBUILD) -o bin/certify ./integration/certify
+	@bin/certify -commit $(VERSION) $(CERTIFY)
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
 	@set -e; for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \

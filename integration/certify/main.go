@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command certify certifies, row by row, that a transfer survives what the link does to it: loss, bursts, blackouts, disorder,
+// damage, forgery, replay, and the deaths of either side. Each row is a promise and a number of trials that each either keep it or
+// do not; what it writes is the evidence.
+//
+//	in process   the real Sender, Receiver and spool over linktest's seeded link, in virtual time: a seed repeats a trial
+//	on sockets   the real binaries between two network namespaces, with nftables as the fault; needs root, else SKIPPED
+//
+// Beside what its row is about, every trial holds the ledger against an independent count of every datagram: row I4.
+//
+//	row.go      what a row is; the table of rows          loss.go outage.go order.go hostile.go peers.go   the trials in process
+//	run.go      trials, seeds, verdicts                   world.go shelf.go                                what they play in
+//	report.go   Markdown and JSON                         field.go diode.go                                the trials on sockets
+//
+// It writes certify/link.md and certify/link.json and ends with 1 when a row failed.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+)
+
+// options are the command line.
+type options struct {
+	rows     string  // names, separated by commas; empty: all
+	seed     uint64  // of the first trial of each row
+	trials   int     // of each row; 0: what the row says
+	scale    float64 // factor of the trials of each row
+	markdown string  // file; empty: none
+	json     string  // file; empty: none
+	bin      string  // directory of the two binaries; empty: the rows on sockets are skipped
+	commit   string
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.rows, "row", "", "rows to certify, such as N1,S3; all when empty")
+	flag.Uint64Var(&o.seed, "seed", 1, "seed of the first trial of each row; the next has the next")
+	flag.IntVar(&o.trials, "trials", 0, "trials of each row; 0: what the row says")
+	flag.Float64Var(&o.scale, "scale", 1, "factor of the trials of each row")
+	flag.StringVar(&o.markdown, "markdown", "certify/link.md", "file of the report for people; empty: none")
+	flag.StringVar(&o.json, "json", "certify/link.json", "file of the report for programs; empty: none")
+	flag.StringVar(&o.bin, "bin", "bin", "directory of the two binaries; empty: the rows on sockets are skipped")
+	flag.StringVar(&o.commit, "commit", "unknown", "what is certified, for the report")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	// Virtual time (testing/synctest) is given to tests alone. So this program is one: testing.Main runs it, and never returns.
+	all := func(string, string) (bool, error) { return true, nil }
+	testing.Main(all, []testing.InternalTest{{Name: "certify", F: func(t *testing.T) {
+		if err := certify(ctx, t, o, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "certify:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}}}, nil, nil)
+}
