@@ -54,6 +54,7 @@ func socketRows() []row {
 	rows := []row{
 		{name: "N1r", trials: 5, play: uniform, report: lost, promise: "N1 with the real binaries and sockets: 1 % dropped by nft, 64 MiB published byte-identical after one pass"},
 		{name: "N2r", trials: 3, play: outages, report: lost, promise: "N2 with real sockets: outages of 5 ms at random, by nft, published after one pass"},
+		{name: "N2gr", trials: 3, play: realBursts, report: lost[:3], promise: "N2 with real sockets: its Gilbert-Elliott bursts by tc-bpf, published after one pass"},
 		{
 			name: "N3r", trials: 3, play: cableCut, promise: "N3 with real sockets: the link is down for 300 ms in mid-transfer, which is more than one pass repairs; published after pass 2",
 			report: []column{{"missing", "datagrams missing by the ledger", total}, {"lost", "source symbols missing after pass 1", total}},

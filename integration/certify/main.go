@@ -9,9 +9,9 @@
 //
 // Beside what its row is about, every trial holds the ledger against an independent count of every datagram: row I4.
 //
-//	row.go      what a row is; the table of rows          loss.go outage.go order.go hostile.go peers.go   the trials in process
-//	run.go      trials, seeds, verdicts                   world.go shelf.go                                what they play in
-//	report.go   Markdown and JSON                         field.go diode.go                                the trials on sockets
+//	row.go      what a row is; the table of rows    loss.go outage.go order.go hostile.go peers.go   the trials in process
+//	run.go      trials, seeds, verdicts             world.go shelf.go                                what they play in
+//	report.go   Markdown and JSON                   field.go diode.go bursts.go                      the trials on sockets
 //
 // It writes certify/link.md and certify/link.json and ends with 1 when a row failed.
 package main

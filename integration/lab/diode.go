@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -170,6 +171,22 @@ table netdev faults {
 // Hits is how many packets the rules of Fault took.
 func (d *Diode) Hits(ctx context.Context) (int64, error) {
 	return d.counter(ctx, d.High, "faults", "hit")
+}
+
+// Filter puts a compiled tc-bpf program (section tc, direct action) in front of what arrives at the high side.
+func (d *Diode) Filter(ctx context.Context, object string) error {
+	tc := []string{"ip", "netns", "exec", d.High, "tc"}
+	if _, err := command(ctx, "", slices.Concat(tc, []string{"qdisc", "add", "dev", d.highDev, "clsact"})...); err != nil {
+		return err
+	}
+	_, err := command(ctx, "", slices.Concat(tc, []string{"filter", "add", "dev", d.highDev, "ingress", "bpf", "da", "obj", object, "sec", "tc"})...)
+	return err
+}
+
+// Unfilter takes it away.
+func (d *Diode) Unfilter(ctx context.Context) error {
+	_, err := command(ctx, "", "ip", "netns", "exec", d.High, "tc", "qdisc", "del", "dev", d.highDev, "clsact")
+	return err
 }
 
 // Cut takes the high side's end of the cable out, and puts it in again after a while.
