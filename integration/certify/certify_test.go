@@ -17,7 +17,7 @@ import (
 )
 
 // testScale makes of each row a handful of trials.
-const testScale = 0.01
+const testScale = 0.005
 
 // TestCertify runs every row that needs no socket, scaled down, and reads the reports.
 func TestCertify(t *testing.T) {
@@ -56,7 +56,7 @@ func TestCertify(t *testing.T) {
 
 // TestSeedRepeats: one seed, one trial; another seed, another.
 func TestSeedRepeats(t *testing.T) {
-	for _, name := range []string{"N1c", "N3", "N6", "P2"} {
+	for _, name := range []string{"N3", "P2"} {
 		run := func(seed uint64) figures {
 			o := options{rows: name, seed: seed, trials: 1, scale: 1}
 			rows, err := chosen(o)
