@@ -13,7 +13,7 @@
 //	run.go      trials, seeds, verdicts             world.go shelf.go                                what they play in
 //	report.go   Markdown and JSON                   field.go diode.go bursts.go                      the trials on sockets
 //
-// It writes certify/link.md and certify/link.json and ends with 1 when a row failed.
+// It writes docs/certification/link.md and docs/certification/link.json and ends with 1 when a row failed.
 package main
 
 import (
@@ -44,8 +44,8 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the first trial of each row; the next has the next")
 	flag.IntVar(&o.trials, "trials", 0, "trials of each row; 0: what the row says")
 	flag.Float64Var(&o.scale, "scale", 1, "factor of the trials of each row")
-	flag.StringVar(&o.markdown, "markdown", "certify/link.md", "file of the report for people; empty: none")
-	flag.StringVar(&o.json, "json", "certify/link.json", "file of the report for programs; empty: none")
+	flag.StringVar(&o.markdown, "markdown", "docs/certification/link.md", "file of the report for people; empty: none")
+	flag.StringVar(&o.json, "json", "docs/certification/link.json", "file of the report for programs; empty: none")
 	flag.StringVar(&o.bin, "bin", "bin", "directory of the two binaries; empty: the rows on sockets are skipped")
 	flag.StringVar(&o.commit, "commit", "unknown", "what is certified, for the report")
 	flag.Parse()

@@ -225,7 +225,7 @@ func group(digits string) string {
 // text is the report for people.
 func (r *report) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# What the link survives\n\nWritten by `make certify-link`; [docs/certification.md](../docs/certification.md) says how to read it.\n\n")
+	fmt.Fprintf(&b, "# What the link survives\n\nWritten by `make certify-link`; [docs/certification.md](../certification.md) says how to read it.\n\n")
 	fmt.Fprintf(&b, "| | |\n|---|---|\n| commit | %s |\n| time | %s |\n| host | %s |\n| processors | %s |\n| kernel | %s |\n| Go | %s |\n| scale | %v |\n| took | %.0f s |\n\n",
 		r.Commit, r.Time.Format(time.RFC3339), r.Host, r.CPU, r.Kernel, r.Go, r.Scale, r.Seconds)
 	b.WriteString("| row | promise | trials kept | result | measured | seeds |\n|---|---|---|---|---|---|\n")
