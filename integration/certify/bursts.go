@@ -25,13 +25,19 @@ SEC("tc") int bursts(struct __sk_buff *s) {
   if (*bad) { if (draw < Q(R)) *bad = 0; } else { if (draw < Q(P)) *bad = 1; }
   return *bad ? TC_ACT_SHOT : TC_ACT_OK;
 }
-char license[] SEC("license") = "GPL";
+char terms[] SEC("license") = "GPL";
 `
+
+// bpfHeader is of libbpf-dev.
+const bpfHeader = "/usr/include/bpf/bpf_helpers.h"
 
 // burstProgram compiles it; without a compiler the error is errSkip.
 func burstProgram(ctx context.Context, dir string) (object string, err error) {
 	if _, err := exec.LookPath("clang"); err != nil {
 		return "", fmt.Errorf("%w: no clang to compile the bursts for the kernel; it needs clang and libbpf-dev", errSkip)
+	}
+	if _, err := os.Stat(bpfHeader); err != nil {
+		return "", fmt.Errorf("%w: no %s to compile the bursts with; it needs libbpf-dev", errSkip, bpfHeader)
 	}
 	b := bursts()
 	object = dir + "/bursts.o"
@@ -39,7 +45,7 @@ func burstProgram(ctx context.Context, dir string) (object string, err error) {
 		"-I/usr/include/x86_64-linux-gnu", "-x", "c", "-c", "-", "-o", object)
 	cmd.Stdin = strings.NewReader(burstSource)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: clang: %w: %s", errSkip, err, strings.TrimSpace(string(out)))
+		return "", fmt.Errorf("clang: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return object, nil
 }
