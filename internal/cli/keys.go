@@ -29,7 +29,8 @@ func keysGenerate(s Streams) *cobra.Command {
 
   --use sign    ML-DSA-65 + Ed25519 (suite H1): officers, the packer, the trust root
   --use link    Ed25519: the bastion announces sessions with it
-  --use hpke    X-Wing: the receiver's, which session keys are encrypted to`,
+  --use hpke    X-Wing: the receiver's, which session keys are encrypted to
+  --use ticket  Ed25519: the receiver's, which signs what it asks to have sent again`,
 		RunE: func(*cobra.Command, []string) error {
 			suite, err := suiteOf(use)
 			if err != nil {
@@ -49,7 +50,7 @@ func keysGenerate(s Streams) *cobra.Command {
 	}
 	c.Flags().StringVar(&out, "out", "", "file of the private key (required)")
 	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "file whose first line is the passphrase (required)")
-	c.Flags().StringVar(&use, "use", "sign", "sign, link or hpke")
+	c.Flags().StringVar(&use, "use", "sign", "sign, link, hpke or ticket")
 	c.Flags().StringVar(&comment, "comment", "", "whose key it is")
 	requireFlags(c, "out", "passphrase-file")
 	return c
@@ -63,8 +64,10 @@ func suiteOf(use string) (mofn.Suite, error) {
 		return mofn.SuiteLink, nil
 	case "hpke":
 		return mofn.SuiteXWing, nil
+	case "ticket":
+		return mofn.SuiteTicket, nil
 	}
-	return "", fmt.Errorf("--use %q is not sign, link or hpke", use)
+	return "", fmt.Errorf("--use %q is not sign, link, hpke or ticket", use)
 }
 
 // WriteKey makes a key pair and writes both files. It never overwrites one.

@@ -27,8 +27,8 @@ func TrustCommand(s Streams, initialise bool) *cobra.Command {
 }
 
 type trustInitFlags struct {
-	policy, root, out     string
-	keys, links, receiver []string
+	policy, root, out              string
+	keys, links, receiver, tickets []string
 }
 
 func trustInit(s Streams) *cobra.Command {
@@ -66,6 +66,7 @@ fingerprint: nothing that comes over the link can replace that step.`,
 	c.Flags().StringArrayVar(&f.keys, "key", nil, "public key file of an officer or a packer; repeatable")
 	c.Flags().StringArrayVar(&f.links, "link", nil, "public link key file; repeatable")
 	c.Flags().StringArrayVar(&f.receiver, "receiver", nil, "NAME=FILE, a receiver id and its public hpke key file; repeatable")
+	c.Flags().StringArrayVar(&f.tickets, "ticket", nil, "NAME=FILE, a receiver id and its public ticket key file, so that it may ask for what is missing; repeatable")
 	return Require(c, "policy", "root", "out")
 }
 
@@ -93,20 +94,45 @@ func (f *trustInitFlags) build() (*mofn.Trust, error) {
 		t.Links = append(t.Links, mofn.LinkKey{ID: k.id, Public: k.public, Comment: k.comment})
 	}
 	for _, arg := range f.receiver {
-		name, file, ok := strings.Cut(arg, "=")
-		if !ok {
-			return nil, fmt.Errorf("--receiver %q is not NAME=FILE", arg)
-		}
-		k, err := readPublic(file, mofn.SuiteXWing)
+		name, k, err := readNamed("--receiver", arg, mofn.SuiteXWing)
 		if err != nil {
 			return nil, err
 		}
 		t.Receivers = append(t.Receivers, mofn.Receiver{Name: name, HPKE: k.public, Comment: k.comment})
 	}
+	if err := f.addTickets(t); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(t.Keys, func(a, b mofn.TrustKey) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	slices.SortFunc(t.Links, func(a, b mofn.LinkKey) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	slices.SortFunc(t.Receivers, func(a, b mofn.Receiver) int { return strings.Compare(a.Name, b.Name) })
 	return t, nil
+}
+
+// addTickets gives receivers their ticket keys.
+func (f *trustInitFlags) addTickets(t *mofn.Trust) error {
+	for _, arg := range f.tickets {
+		name, k, err := readNamed("--ticket", arg, mofn.SuiteTicket)
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(t.Receivers, func(r mofn.Receiver) bool { return r.Name == name })
+		if at < 0 {
+			return fmt.Errorf("--ticket %s: there is no --receiver %s", arg, name)
+		}
+		t.Receivers[at].Ticket = k.public
+	}
+	return nil
+}
+
+// readNamed reads the key of an argument NAME=FILE.
+func readNamed(flag, arg string, suite mofn.Suite) (string, publicKey, error) {
+	name, file, ok := strings.Cut(arg, "=")
+	if !ok {
+		return "", publicKey{}, fmt.Errorf("%s %q is not NAME=FILE", flag, arg)
+	}
+	k, err := readPublic(file, suite)
+	return name, k, err
 }
 
 type publicKey struct {
@@ -166,8 +192,21 @@ func trustExplain(s Streams) *cobra.Command {
 			if err != nil {
 				return Refused(fmt.Errorf("%s: %w", args[0], err))
 			}
-			_, err = fmt.Fprint(s.Out, st.Policy.Explain())
+			_, err = fmt.Fprint(s.Out, st.Policy.Explain(), explainReceivers(st.Object.Receivers))
 			return err
 		},
 	}
+}
+
+// explainReceivers says of each receiver whether it can ask for what it is missing.
+func explainReceivers(receivers []mofn.Receiver) string {
+	var b strings.Builder
+	for _, r := range receivers {
+		if r.Ticket == nil {
+			fmt.Fprintf(&b, "receiver %s: no ticket key, so it cannot ask for what is missing\n", r.Name)
+			continue
+		}
+		fmt.Fprintf(&b, "receiver %s: ticket key %v signs what it is missing\n", r.Name, mofn.NewKeyID(mofn.SuiteTicket, r.Ticket))
+	}
+	return b.String()
 }

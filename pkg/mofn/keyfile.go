@@ -29,7 +29,7 @@ const (
 
 	saltSize  = 16
 	nonceSize = 12
-	linkSize  = 32 // secret of both link suites
+	linkSize  = 32 // secret of the link suites and of a ticket key
 
 	// Memory is 128*n*r bytes: 64 MiB with the default, 2 GiB at the caps. A file that asks for more is an attack.
 	maxScryptN = 1 << 20
@@ -60,7 +60,7 @@ func (p ScryptParams) check(limit ScryptParams) error {
 }
 
 // SecretKey is a key of any suite as it is generated and kept. Secret is in the clear in memory: 64 bytes for H1 (two seeds,
-// ML-DSA first), 32 for the link suites. The fields belong to the caller. It prints without its secret.
+// ML-DSA first), 32 for the others. The fields belong to the caller. It prints without its secret.
 type SecretKey struct {
 	Suite   Suite
 	Secret  []byte
@@ -100,7 +100,7 @@ func (s SecretKey) MarshalJSON() ([]byte, error) {
 	return nil, errors.New("mofn: a secret key is not written in the clear, use Seal")
 }
 
-// H1 gives the signing key; ErrKey for the link suites.
+// H1 gives the signing key; ErrKey for the other suites.
 func (s *SecretKey) H1() (*PrivateKey, error) {
 	if s.Suite != SuiteH1 {
 		return nil, fmt.Errorf("%w: a %s key does not sign statements, only H1 does", ErrKey, s.Suite)
@@ -130,10 +130,10 @@ func secretSize(suite Suite) (int, error) {
 	switch suite {
 	case SuiteH1:
 		return SecretSize, nil
-	case SuiteLink, SuiteXWing:
+	case SuiteLink, SuiteTicket, SuiteXWing:
 		return linkSize, nil
 	}
-	return 0, fmt.Errorf("%w: unknown suite %q; known are H1, ED25519-LINK and XWING", ErrKey, shorten(string(suite)))
+	return 0, fmt.Errorf("%w: unknown suite %q; known are H1, ED25519-LINK, ED25519-TICKET and XWING", ErrKey, shorten(string(suite)))
 }
 
 func derivePublic(suite Suite, secret []byte) ([]byte, error) {
@@ -146,7 +146,7 @@ func derivePublic(suite Suite, secret []byte) ([]byte, error) {
 	}
 	switch suite {
 	case SuiteH1:
-	case SuiteLink:
+	case SuiteLink, SuiteTicket:
 		return ed25519.NewKeyFromSeed(secret)[ed25519.SeedSize:], nil
 	case SuiteXWing:
 		_, public := xwing.DeriveKeyPairPacked(secret)
@@ -165,7 +165,7 @@ func checkPublic(suite Suite, public []byte) error {
 	case SuiteH1:
 		_, err := ParsePublicKey(suite, public)
 		return err
-	case SuiteLink:
+	case SuiteLink, SuiteTicket:
 		return checkPoint(public)
 	case SuiteXWing:
 		if len(public) != xwing.PublicKeySize {

@@ -20,9 +20,10 @@ type Suite string
 
 // The suites.
 const (
-	SuiteH1    Suite = "H1"           // ML-DSA-65 + Ed25519 composite: officers, packers, root
-	SuiteLink  Suite = "ED25519-LINK" // announces sessions on the link
-	SuiteXWing Suite = "XWING"        // HPKE key of a receiver
+	SuiteH1     Suite = "H1"             // ML-DSA-65 + Ed25519 composite: officers, packers, root
+	SuiteLink   Suite = "ED25519-LINK"   // announces sessions on the link
+	SuiteTicket Suite = "ED25519-TICKET" // signs the shortfall tickets of a receiver
+	SuiteXWing  Suite = "XWING"          // HPKE key of a receiver
 )
 
 // KeyID is SHA-256("sluice-key-v1" 00 suite 00 public key), or of one half the half id. It is always recomputed from the

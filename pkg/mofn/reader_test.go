@@ -66,9 +66,11 @@ func sealVector(t *testing.T, suite mofn.Suite, secret []byte) keyFileVector {
 func TestKeyFileVectors(t *testing.T) {
 	alice := sha512.Sum512([]byte("sluice test key alice"))
 	link := sha256.Sum256([]byte("sluice test key link"))
+	ticket := sha256.Sum256([]byte("sluice test key ticket site-a"))
 	want, err := json.MarshalIndent([]keyFileVector{
 		sealVector(t, mofn.SuiteH1, alice[:]),
 		sealVector(t, mofn.SuiteLink, link[:]),
+		sealVector(t, mofn.SuiteTicket, ticket[:]),
 	}, "", " ")
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +156,8 @@ func TestSecondReaderCanFail(t *testing.T) {
 		{"a good policy that is bad", "nested.good.policy", "group ab any", "group ab 3", "nested.good.policy"},
 		{"a bad policy that is good", "threshold-above.bad.policy", "group security 4", "group security 2", "threshold-above"},
 		{"another line", "threshold-above.bad.policy", "line 6", "line 7", "threshold-above"},
+		{"a good ticket key that is bad", "ticket-key.good.json", `"ticket":"`, `"ticket":"AAAA`, "ticket-key.good.json"},
+		{"a bad ticket key that is good", "ticket-empty.bad.json", `"ticket":"",`, ``, "ticket-empty.bad.json"},
 		{"composite context", "composite.json", `"ctx": "VGhl`, `"ctx": "VGhm`, "composite"},
 		{"passphrase", "keyfiles.json", "correct horse", "correct house", "scrypt"},
 		{"sealed", "keyfiles.json", `sealed\":\"`, `sealed\":\"AAAA`, "section 2"},

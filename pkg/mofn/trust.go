@@ -51,10 +51,12 @@ type LinkKey struct {
 	Comment string `json:"comment"`
 }
 
-// Receiver is an enclave: its id and its X-Wing public key (suite XWING, 1216 bytes).
+// Receiver is an enclave: its id, its X-Wing public key (suite XWING, 1216 bytes) and, if it may ask for what is missing, its
+// ticket key (suite ED25519-TICKET, 32 bytes).
 type Receiver struct {
 	Name    string `json:"name"`
 	HPKE    []byte `json:"hpke"`
+	Ticket  []byte `json:"ticket,omitempty"` // none: left out, as before there were tickets
 	Comment string `json:"comment"`
 }
 
@@ -249,6 +251,31 @@ func (t *Trust) checkReceivers() error {
 		if err := checkPublic(SuiteXWing, r.HPKE); err != nil {
 			return fmt.Errorf("receiver %s: %w", r.Name, err)
 		}
+	}
+	return t.checkTicketKeys()
+}
+
+// checkTicketKeys: a key that verifies in two places lets a signature of one be taken for one of the other, so a ticket key is
+// neither half of an enrolled key, nor a link key, nor another receiver's.
+func (t *Trust) checkTicketKeys() error {
+	halves, owner := t.halves(), map[string]string{}
+	for _, k := range t.Links {
+		owner[string(k.Public)] = "link key " + k.ID.String()
+	}
+	for _, r := range t.Receivers {
+		if r.Ticket == nil {
+			continue
+		}
+		if err := checkPublic(SuiteTicket, r.Ticket); err != nil {
+			return fmt.Errorf("ticket key of receiver %s: %w", r.Name, err)
+		}
+		if other, ok := halves[halfID("Ed25519", r.Ticket)]; ok {
+			return fmt.Errorf("ticket key of receiver %s is half of the key %v; make a new one", r.Name, other)
+		}
+		if other, ok := owner[string(r.Ticket)]; ok {
+			return fmt.Errorf("ticket key of receiver %s is the %s too; make a new one", r.Name, other)
+		}
+		owner[string(r.Ticket)] = "ticket key of receiver " + r.Name
 	}
 	return nil
 }

@@ -151,7 +151,7 @@ def refuse(text):
 
 
 def shape(value, form):
-    """form: a type, [form] for a list, a list of (key, form) for an object with these keys in this order."""
+    """form: a type, [form] for a list, a list of (key, form) for an object with these keys in this order; "key?" may be left out."""
     if isinstance(form, type):
         need(type(value) is form, "JSON: %r has another type" % (value,))
         need(form is not int or 0 <= value <= SAFE, "JSON: number out of range")
@@ -160,7 +160,9 @@ def shape(value, form):
         for item in value:
             shape(item, form[0])
     else:
-        need(type(value) is dict and list(value) == [k for k, _ in form], "JSON: keys")
+        need(type(value) is dict, "JSON: no object")
+        form = [(k.rstrip("?"), f) for k, f in form if not k.endswith("?") or k[:-1] in value]
+        need(list(value) == [k for k, _ in form], "JSON: keys")
         for key, inner in form:
             shape(value[key], inner)
 
@@ -345,7 +347,7 @@ class Policy:
 TRUST = [("type", str), ("version", int), ("prev", str), ("root", str), ("policy", str),
          ("keys", [[("id", str), ("suite", str), ("public", str), ("comment", str)]]),
          ("links", [[("id", str), ("public", str), ("comment", str)]]),
-         ("receivers", [[("name", str), ("hpke", str), ("comment", str)]]),
+         ("receivers", [[("name", str), ("hpke", str), ("ticket?", str), ("comment", str)]]),
          ("epochs", [[("stream", str), ("min_epoch", int), ("min_seq", int)]]),
          ("created", str)]
 DSSE = [("payload", str), ("payloadType", str), ("signatures", [[("keyid", str), ("sig", str)]])]
@@ -377,8 +379,15 @@ def read_trust(payload):
         need(key_id("ED25519-LINK", public) == k["id"], "section 1: link key id of %s" % k["id"])
         check_ed_key(public, "link key")
         need(key_id("Ed25519", public, "sluice-half-v1") not in halves, "section 4: link key is the half of another")
+    owners = {unbase64(k["public"]) for k in t["links"]}
     for r in t["receivers"]:
         need(NAME.fullmatch(r["name"]) and len(unbase64(r["hpke"])) == 1216, "section 2: receiver")
+        if "ticket" in r:
+            public = unbase64(r["ticket"])
+            check_ed_key(public, "ticket key")
+            need(key_id("Ed25519", public, "sluice-half-v1") not in halves, "section 4: ticket key is the half of another")
+            need(public not in owners, "section 4: ticket key of two places")
+            owners.add(public)
     for e in t["epochs"]:
         need(STREAM.fullmatch(e["stream"]), "section 4: stream of a floor")
     policy = Policy(t["policy"], keys)
@@ -421,6 +430,19 @@ def check_successor(folder, before, old):
             need(ok, "section 4: Ed25519 half of the signature by %s" % s["keyid"])
             signed |= {name for name, own in policy.officers.items() if s["keyid"] in own}
         need(policy.met(t["root"], signed), "section 4: quorum of version %d" % t["version"])
+
+
+def check_ticket_keys(folder):
+    for file in sorted(folder.glob("ticket-*.json")):
+        try:
+            read_trust(file.read_bytes())
+            refused = ""
+        except Refused as e:
+            refused = str(e)
+        need(bool(refused) == file.name.endswith(".bad.json"), "%s: %s" % (file.name, refused or "read"))
+    good, bad = (len(list(folder.glob("ticket-*.%s.json" % kind))) for kind in ("good", "bad"))
+    need(good >= 2 and bad >= 6, "%d good and %d bad ticket keys" % (good, bad))
+    return good, bad
 
 
 # --- the other vectors ------------------------------------------------------------------------------------------------
@@ -531,7 +553,7 @@ SECRET = [("type", str), ("suite", str), ("id", str), ("kdf", str), ("n", int), 
 
 def check_key_files(folder, keys):
     cases = json.loads((folder / "keyfiles.json").read_text("utf-8"))
-    need({c["suite"] for c in cases} == {"H1", "ED25519-LINK"}, "keyfiles.json: suites")
+    need({c["suite"] for c in cases} == {"H1", "ED25519-LINK", "ED25519-TICKET"}, "keyfiles.json: suites")
     for c in cases:
         raw = c["file"].encode()
         need(raw.endswith(b"\n"), "section 2: one line")
@@ -559,7 +581,9 @@ def main():
     good, bad = check_policies(folder, keys)
     check_composite(folder)
     files = check_key_files(folder, keys)
+    tickets = check_ticket_keys(folder)
     print("ok: two trust objects, %d good and %d bad policies, %d key files, the composite vector" % (good, bad, files))
+    print("    %d good and %d bad trust objects with ticket keys" % tickets)
     print("not checked here, only in Go: the ML-DSA-65 halves")
 
 
