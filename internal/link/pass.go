@@ -109,6 +109,9 @@ func (p *pass) leadIn(ctx context.Context) error {
 // payload sends the source and the repair symbols of the payload object.
 func (p *pass) payload(ctx context.Context) error {
 	p.state = StateSending
+	if p.transfer.Only != nil {
+		return p.selection(ctx)
+	}
 	if p.transfer.Rows == 0 {
 		return p.spans(ctx, nil)
 	}
@@ -378,13 +381,23 @@ func (p *pass) tell() {
 		return
 	}
 	progress := SendProgress{SendReport: p.report(), State: p.state, Pass: p.announcement.Pass}
+	progress.SourceTotal, progress.RepairTotal = p.totals()
+	p.sender.config.Progress(progress)
+}
+
+// totals returns how many payload symbols the pass has.
+func (p *pass) totals() (source, repair uint64) {
+	if p.transfer.Only != nil {
+		a, b := p.transfer.Only.Symbols()
+		return uint64(a), uint64(b)
+	}
 	if p.transfer.Source {
-		progress.SourceTotal = uint64(p.geometry.Symbols())
+		source = uint64(p.geometry.Symbols())
 	}
 	for sbn := range p.geometry.Spans() {
-		progress.RepairTotal += uint64(p.transfer.Rows * p.geometry.Span(sbn).D)
+		repair += uint64(p.transfer.Rows * p.geometry.Span(sbn).D)
 	}
-	p.sender.config.Progress(progress)
+	return source, repair
 }
 
 // objectReader reads an object once, in order, in large pieces.

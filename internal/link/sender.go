@@ -71,6 +71,10 @@ type Transfer struct {
 	Source       bool // send the source symbols; a heal pass sends none
 	FirstRow     int  // first repair row of this pass
 	Rows         int  // repair rows; 0: SenderConfig.Repair; negative: none
+
+	// Only, when it is not nil, is all that is sent of the payload; Source, FirstRow and Rows are then not set. Its repair rows are
+	// read a span at a time, and as many as it names of one span are in memory.
+	Only fec.Selection
 }
 
 // SendReport says what a pass sent. Counts are of datagrams.
@@ -161,6 +165,11 @@ func (s *Sender) Send(ctx context.Context, t Transfer) (SendReport, error) {
 // complete fills the defaults of a transfer and checks it.
 func (s *Sender) complete(t *Transfer) error {
 	switch {
+	case t.Only != nil && (t.Source || t.FirstRow != 0 || t.Rows != 0):
+		return fmt.Errorf("%w: a selection beside source or repair rows of everything", ErrConfig)
+	case t.Only != nil && len(t.Only) == 0:
+		return fmt.Errorf("%w: an empty selection: there is nothing to send", ErrConfig)
+	case t.Only != nil:
 	case t.Rows == 0:
 		t.Rows = s.config.Repair
 	case t.Rows < 0:
@@ -175,7 +184,7 @@ func (s *Sender) complete(t *Transfer) error {
 		return fmt.Errorf("%w: no payload", ErrConfig)
 	case t.FirstRow < 0 || t.FirstRow+t.Rows > fec.MaxRows:
 		return fmt.Errorf("%w: repair rows %d..%d, not in 0..%d", ErrConfig, t.FirstRow, t.FirstRow+t.Rows-1, fec.MaxRows-1)
-	case !t.Source && t.Rows == 0:
+	case !t.Source && t.Rows == 0 && t.Only == nil:
 		return fmt.Errorf("%w: a pass without source and without repair", ErrConfig)
 	}
 	return nil
@@ -204,6 +213,9 @@ func (s *Sender) newPass(ctx context.Context, t Transfer) (*pass, error) {
 	payload, err := fec.New(t.PayloadSize, symbolSize, s.config.Groups)
 	if err != nil {
 		return nil, fmt.Errorf("payload object: %w", err)
+	}
+	if err := t.Only.Check(payload); err != nil {
+		return nil, fmt.Errorf("%w: selection: %w", ErrConfig, err)
 	}
 	p := s.blankPass(a)
 	p.transfer, p.geometry = t, payload
