@@ -53,6 +53,7 @@ func arrows() map[string][]string {
 		// Effects: each knows one.
 		"internal/link":       {"internal/spool", "pkg/fec"},
 		"internal/spool":      {"internal/durable", "pkg/fec"},
+		"internal/ticket":     {"pkg/fec"}, // a format, and who may ask: keys come as arguments
 		"internal/admin":      nil,
 		"internal/checkpoint": nil,
 		"internal/console":    nil,
