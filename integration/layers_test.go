@@ -60,6 +60,7 @@ func arrows() map[string][]string {
 		"internal/durable":    nil,
 		"internal/hub":        nil,
 		"internal/journal":    nil,
+		"internal/qr":         nil,
 		"internal/strictyaml": nil,
 
 		// Nouns: formats, mathematics, policy. None knows another.
