@@ -39,7 +39,7 @@ func arrows() map[string][]string {
 		},
 		"internal/receiver": {
 			"internal/admin", "internal/checkpoint", "internal/console", "internal/durable",
-			"internal/journal", "internal/link", "internal/spool", "internal/strictyaml", "internal/trust",
+			"internal/journal", "internal/link", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/registry",
 		},
 

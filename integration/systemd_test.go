@@ -26,6 +26,7 @@ func units() []struct {
 	}{
 		{"receiver, registry in a directory", "diode-receiver.service", "", "5"},
 		{"receiver, registry on S3", "diode-receiver.service", "diode-receiver.service.d/s3.conf", "10"},
+		{"receiver that makes tickets", "diode-receiver.service", "diode-receiver.service.d/ticket.conf", "5"},
 		{"packer", "bastion-packer.service", "", "12"},
 	}
 }

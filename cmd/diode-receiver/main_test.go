@@ -3,6 +3,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +14,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.etcd.io/bbolt"
 
+	"sluice/internal/admin"
 	"sluice/internal/cli/clitest"
+	"sluice/internal/link"
+	"sluice/internal/receiver"
+	"sluice/pkg/envelope"
+	"sluice/pkg/fec"
 )
 
 func TestMain(m *testing.M) {
@@ -36,7 +43,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": clitest.Exit, "flip": clitest.Flip, "edit": clitest.Edit, "medium": medium(t, s),
-			"published": published, "lock": lock,
+			"published": published, "lock": lock, "receiving": receiving, "data": data,
 		},
 		RequireUniqueNames: true,
 	})
@@ -95,4 +102,68 @@ func lock(ts *testscript.TestScript, neg bool, args []string) {
 	db, err := bbolt.Open(ts.MkAbs(args[0]), 0o600, nil)
 	ts.Check(err)
 	ts.Defer(func() { ts.Check(db.Close()) })
+}
+
+// receiving is the script command `receiving CONFIG MEDIUM N`: a daemon without a link, until the script ends, to which all of a sealed
+// release has come but its first N source symbols.
+func receiving(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: receiving CONFIG MEDIUM N")
+	}
+	lost, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	cfg, err := receiver.LoadConfig(ts.MkAbs(args[0]))
+	ts.Check(err)
+	r, err := receiver.Open(context.Background(), cfg, receiver.Options{})
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ts.Check(arrive(r, ts.MkAbs(args[1]), lost))
+	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Status: r.Status, Ticket: r.Ticket})
+	ts.Check(err)
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ctx) }()
+	ts.Defer(func() { cancel(); ts.Check(<-done); ts.Check(r.Close()) })
+}
+
+// data is the script command `data FILE SIZE`.
+func data(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: data FILE SIZE")
+	}
+	size, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(args[0])), 0o755))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), bytes.Repeat([]byte("data"), size/4), 0o600))
+}
+
+// arrive gives a receiver the envelope and the source symbols of a release of one file, but the first few.
+func arrive(r *receiver.Receiver, dir string, lost int) error {
+	stream, err := os.ReadFile(filepath.Join(dir, "envelope.sluice"))
+	if err != nil {
+		return err
+	}
+	env, err := envelope.Read(bytes.NewReader(stream))
+	if err != nil {
+		return err
+	}
+	size := env.Statement.Predicate.TotalSize
+	g, err := fec.New(size, link.Profile1500.SymbolSize(), 992)
+	if err != nil {
+		return err
+	}
+	a := link.Announcement{Profile: link.Profile1500, Release: [32]byte(env.ID), EnvelopeSize: int64(len(stream)), PayloadSize: size, Groups: g.Groups, Pass: 1}
+	payload, err := r.Envelope(context.Background(), a, bytes.NewReader(stream), int64(len(stream)))
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "payload", "data.bin"))
+	data = append(data, make([]byte, g.SymbolSize)...) // the last symbol is padded
+	for i := lost; err == nil && int64(i) < g.Symbols(); i++ {
+		_, err = payload.Put(0, uint32(i), data[g.Span(0).Offset(i):][:g.SymbolSize])
+	}
+	for received := lost > 0; err == nil && !received; {
+		job, jerr := r.Journal().Get(env.ID.String()) // it is recorded by another goroutine
+		received, err = job.State == "RECEIVED", jerr
+	}
+	return err
 }

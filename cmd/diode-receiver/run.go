@@ -91,7 +91,7 @@ func listen(ctx context.Context, cfg receiver.Config, log *zap.Logger) (link.Bat
 }
 
 func serve(ctx context.Context, cfg receiver.Config, log *zap.Logger, reg *prometheus.Registry, r *receiver.Receiver, lr *link.Receiver) error {
-	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: r.Status, Ready: r.Ready, Logger: log.Named("admin")})
+	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: r.Status, Ticket: r.Ticket, Ready: r.Ready, Logger: log.Named("admin")})
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,8 @@ type Options struct {
 	Ready func(context.Context) []string
 	// Status returns a value that encoding/json can encode.
 	Status func(context.Context) (any, error)
+	// Ticket returns what /ticket?release=R shows, like Status. An error that is a [Refusal] says with which code.
+	Ticket func(ctx context.Context, release string) (any, error)
 	// Logger takes what net/http would print. nil is silence.
 	Logger *zap.Logger
 }
@@ -128,7 +130,12 @@ func Handler(opt Options) http.Handler {
 		}))
 	}
 	if opt.Status != nil {
-		mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { status(w, r, opt.Status) })
+		mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { value(w, r, "status", opt.Status) })
+	}
+	if opt.Ticket != nil {
+		mux.HandleFunc("GET /ticket", func(w http.ResponseWriter, r *http.Request) {
+			value(w, r, "ticket", func(ctx context.Context) (any, error) { return opt.Ticket(ctx, r.URL.Query().Get("release")) })
+		})
 	}
 	return mux
 }
@@ -145,16 +152,32 @@ func ready(w http.ResponseWriter, r *http.Request, check func(context.Context) [
 	text(w, http.StatusServiceUnavailable, strings.Join(reasons, "\n"))
 }
 
-// status encodes before it answers, so that a value that cannot be encoded is a 500 and not half a page.
-func status(w http.ResponseWriter, r *http.Request, get func(context.Context) (any, error)) {
+// Refusal is an error of a page with the code that it is answered with: the daemon is well, and the answer is no.
+type Refusal struct {
+	Code int
+	Err  error
+}
+
+func (e *Refusal) Error() string { return e.Err.Error() }
+
+// Unwrap gives the reason.
+func (e *Refusal) Unwrap() error { return e.Err }
+
+// value encodes before it answers, so that a value that cannot be encoded is a 500 and not half a page.
+func value(w http.ResponseWriter, r *http.Request, page string, get func(context.Context) (any, error)) {
 	v, err := get(r.Context())
-	if err != nil {
-		text(w, http.StatusInternalServerError, "status: "+err.Error())
+	var refusal *Refusal
+	switch {
+	case errors.As(err, &refusal):
+		text(w, refusal.Code, refusal.Error())
+		return
+	case err != nil:
+		text(w, http.StatusInternalServerError, page+": "+err.Error())
 		return
 	}
 	body, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
-		text(w, http.StatusInternalServerError, "encode status: "+err.Error())
+		text(w, http.StatusInternalServerError, "encode "+page+": "+err.Error())
 		return
 	}
 	answer(w, http.StatusOK, "application/json", string(body))

@@ -93,6 +93,15 @@ func fetch(t *testing.T, s *admin.Server, path string, into any) {
 
 func TestHandlerRefuses(t *testing.T) {
 	broken := func(context.Context) (any, error) { return nil, errors.New("journal: corrupt") }
+	echo := func(_ context.Context, release string) (any, error) {
+		switch release {
+		case "":
+			return nil, fmt.Errorf("of course: %w", &admin.Refusal{Code: http.StatusNotFound, Err: errors.New("no release")})
+		case "broken":
+			return nil, errors.New("broken")
+		}
+		return release, nil
+	}
 	mute := func(context.Context) (any, error) { return make(chan int), nil }
 	for _, c := range []struct {
 		name, method, path string
@@ -108,6 +117,11 @@ func TestHandlerRefuses(t *testing.T) {
 		{"delete", "DELETE", "/healthz", admin.Options{}, 405, ""},
 		{"status fails", "GET", "/status", admin.Options{Status: broken}, 500, "journal: corrupt"},
 		{"status cannot be encoded", "GET", "/status", admin.Options{Status: mute}, 500, "encode status"},
+		{"no ticket", "GET", "/ticket", admin.Options{}, 404, ""},
+		{"ticket", "GET", "/ticket?release=ab%20c", admin.Options{Ticket: echo}, 200, `"ab c"`},
+		{"ticket of nothing", "GET", "/ticket", admin.Options{Ticket: echo}, 404, "no release"},
+		{"ticket fails", "GET", "/ticket?release=broken", admin.Options{Ticket: echo}, 500, "ticket: broken"},
+		{"ticket by post", "POST", "/ticket?release=ab", admin.Options{Ticket: echo}, 405, ""},
 		{"always ready", "GET", "/readyz", admin.Options{}, 200, "ready"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

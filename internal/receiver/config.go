@@ -40,7 +40,7 @@ type Log struct {
 	Format string `yaml:"format"` // json or text
 }
 
-// Admin is the address of /healthz, /readyz, /metrics and /status: host:port on loopback, or unix:/path.
+// Admin is the address of /healthz, /readyz, /metrics, /status and /ticket: host:port on loopback, or unix:/path.
 type Admin struct {
 	Listen string `yaml:"listen"`
 }
@@ -51,9 +51,10 @@ type Trust struct {
 	Fingerprint string `yaml:"fingerprint"`
 }
 
-// Keys names the receiver's X-Wing key file and the file with its passphrase.
+// Keys names the receiver's key files and the file with their passphrase.
 type Keys struct {
-	HPKE           string `yaml:"hpke"`
+	HPKE           string `yaml:"hpke"`   // suite XWING, opens sessions
+	Ticket         string `yaml:"ticket"` // suite ED25519-TICKET, signs what is missing; optional
 	PassphraseFile string `yaml:"passphrase_file"`
 }
 

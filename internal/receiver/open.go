@@ -148,6 +148,9 @@ func Check(cfg Config) error {
 	if _, err := loadKey(cfg, st); err != nil {
 		errs = append(errs, err)
 	}
+	if _, err := loadTicketKey(cfg, st); err != nil && !errors.Is(err, errNoTicketKey) {
+		errs = append(errs, err)
+	}
 	if s := cfg.Registry.S3; s != nil {
 		for _, f := range []string{s.AccessKeyFile, s.SecretKeyFile} {
 			if _, err := readSecret(f); err != nil {

@@ -46,6 +46,8 @@ type Receiver struct {
 
 	stage sync.Mutex // held while a stage runs, and while a release is refused from outside; taken before mu
 
+	ticketing sync.Mutex // held while a ticket is made; taken before mu
+
 	mu       sync.Mutex // guards what follows, and a job's way into and out of RECEIVING
 	open     map[envelope.Digest]*reception
 	payloads map[payloadKey]*payload

@@ -2,7 +2,7 @@
 
 // Package clitest makes what tests of the two commands need before they can begin: keys, a policy, a trust object, and sealed releases.
 //
-//	New(dir) --> packer, link, rx-1, five officers (each with .pub), passphrase, policy, trust.json
+//	New(dir) --> packer, link, rx-1, ticket, five officers (each with .pub), passphrase, policy, trust.json
 //	Site.Seal(ctx, dir, ...) --> dir/envelope.sluice      over dir/payload, approved by whom the test names
 //
 // The keys are real; only the scrypt of their files is cheap, so that a test does not pay 64 MiB and a quarter of a second a key.
@@ -71,8 +71,12 @@ func New(dir string) (*Site, error) {
 	if err != nil {
 		return nil, err
 	}
+	asks, err := s.key("ticket", mofn.SuiteTicket)
+	if err != nil {
+		return nil, err
+	}
 	object.Links = append(object.Links, mofn.LinkKey{ID: link.ID(), Public: link.Public, Comment: "link"})
-	object.Receivers = append(object.Receivers, mofn.Receiver{Name: Receiver, HPKE: hpke.Public, Comment: Receiver})
+	object.Receivers = append(object.Receivers, mofn.Receiver{Name: Receiver, HPKE: hpke.Public, Ticket: asks.Public, Comment: Receiver})
 	object.Policy = policy(ids)
 	return s, s.writeTrust(object)
 }

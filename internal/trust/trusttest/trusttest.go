@@ -33,6 +33,7 @@ type Site struct {
 	Keys   map[string]*mofn.PrivateKey // officers by name: s.ito, a.roy and m.lee of security, q.tan of quality
 	HPKE   *mofn.SecretKey             // the receiver's
 	Link   *mofn.SecretKey
+	Ticket *mofn.SecretKey // the receiver's
 }
 
 // New makes a site. Two of security release anything; models/held/* waits a day; models/small is at most 1 KiB.
@@ -67,11 +68,14 @@ func (s *Site) finish(policy string, keys []mofn.TrustKey, epochs []mofn.Epoch) 
 	if s.Link, err = mofn.GenerateSecret(nil, mofn.SuiteLink, "link"); err != nil {
 		return err
 	}
+	if s.Ticket, err = mofn.GenerateSecret(nil, mofn.SuiteTicket, Receiver); err != nil {
+		return err
+	}
 	sortKeys(keys)
 	t := &mofn.Trust{
 		Version: 1, Root: "security", Policy: policy, Keys: keys, Epochs: epochs, Created: envelope.FormatTime(Sealed()),
 		Links:     []mofn.LinkKey{{ID: s.Link.ID(), Public: s.Link.Public, Comment: "link"}},
-		Receivers: []mofn.Receiver{{Name: Receiver, HPKE: s.HPKE.Public, Comment: "high side"}},
+		Receivers: []mofn.Receiver{{Name: Receiver, HPKE: s.HPKE.Public, Ticket: s.Ticket.Public, Comment: "high side"}},
 	}
 	payload, err := t.Marshal()
 	if err != nil {
