@@ -34,7 +34,7 @@ func arrows() map[string][]string {
 		// The two pipelines. They never import one another.
 		"internal/packer": {
 			"internal/admin", "internal/checkpoint", "internal/console", "internal/durable", "internal/hub",
-			"internal/journal", "internal/link", "internal/spool", "internal/strictyaml", "internal/trust",
+			"internal/journal", "internal/link", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/quality",
 		},
 		"internal/receiver": {

@@ -3,13 +3,19 @@
 package main
 
 import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -18,6 +24,9 @@ import (
 	"sluice/internal/cli/clitest"
 	"sluice/internal/hub/hubtest"
 	"sluice/internal/packer"
+	"sluice/internal/ticket"
+	"sluice/internal/trust"
+	"sluice/pkg/fec"
 	"sluice/pkg/quality/qualitytest"
 )
 
@@ -40,6 +49,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": clitest.Exit, "flip": clitest.Flip, "expand": clitest.Expand, "edit": clitest.Edit,
 			"snapshot": snapshot(models), "evaluations": evaluations, "request": request, "merge": merge, "pickle": pickle,
+			"shortfall": shortfall(s), "firstline": firstLineOf, "fingerprint": fingerprint,
 		},
 		RequireUniqueNames: true,
 	})
@@ -107,6 +117,74 @@ func merge(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: merge JOB BOX")
 	}
 	ts.Check(clitest.Merge(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
+}
+
+// firstLineOf is the script command `firstline FILE TARGET`.
+func firstLineOf(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: firstline FILE TARGET")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(firstLine(ts.ReadFile(args[0]))), 0o600))
+}
+
+// fingerprint is the script command `fingerprint FILE`: it sets FINGERPRINT to that of a trust object.
+func fingerprint(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: fingerprint FILE")
+	}
+	st, err := trust.Parse([]byte(ts.ReadFile(args[0])))
+	ts.Check(err)
+	ts.Setenv("FINGERPRINT", hex.EncodeToString(st.Fingerprint[:]))
+}
+
+// shortfall is the script command `shortfall JOB FILE [NAME=VALUE...]`: a ticket of rx-1 that lacks two source symbols of the sealed release in
+// JOB. The values change it: receiver, key, release, payload, profile, groups, envelope, and in, the hours from now when it was made.
+func shortfall(s *clitest.Site) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: shortfall JOB FILE [NAME=VALUE...]")
+		}
+		env, err := packer.ReadEnvelope(ts.MkAbs(args[0]))
+		ts.Check(err)
+		var stream bytes.Buffer
+		_, err = env.WriteTo(&stream)
+		ts.Check(err)
+		t := ticket.Ticket{
+			Receiver: clitest.Receiver, Release: [32]byte(env.ID), Envelope: sha256.Sum256(stream.Bytes()), Profile: 1, Groups: 992,
+			Payload: env.Statement.Predicate.TotalSize, Fresh: 20, Created: time.Now(), Need: fec.Selection{{Spans: 1, Source: []fec.Extent{{Count: 1}}}},
+		}
+		key := "ticket"
+		for _, change := range args[2:] {
+			name, value, _ := strings.Cut(change, "=")
+			n, err := strconv.Atoi(value)
+			switch name {
+			case "receiver":
+				t.Receiver, err = value, nil
+			case "key":
+				key, err = value, nil
+			case "release":
+				t.Release[0] ^= byte(n)
+			case "envelope":
+				t.Envelope[0] ^= byte(n)
+			case "payload":
+				t.Payload += int64(n)
+			case "profile":
+				t.Profile = n
+			case "groups":
+				t.Groups = n
+			case "in":
+				t.Created = t.Created.Add(time.Duration(n) * time.Hour)
+			default:
+				err = errors.New(change)
+			}
+			ts.Check(err)
+		}
+		secret, err := trust.OpenKey(s.Path(key), []byte(clitest.Passphrase))
+		ts.Check(err)
+		signed, err := ticket.Sign(t, ed25519.NewKeyFromSeed(secret.Secret))
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(signed.Text()), 0o600))
+	}
 }
 
 // site makes the keys and the trust object that tests share.

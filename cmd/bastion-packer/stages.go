@@ -194,7 +194,7 @@ func (f *sealFlags) request() (packer.SealRequest, error) {
 type sendFlags struct {
 	cfg                            packer.Link
 	object, fingerprint, key, pass string
-	rate                           string
+	rate, ticket                   string
 	number                         int
 	repair                         float64
 	settle                         time.Duration
@@ -204,7 +204,8 @@ func sendCommand(s cli.Streams) *cobra.Command {
 	f := sendFlags{cfg: packer.DefaultConfig().Link}
 	c := &cobra.Command{
 		Use: "send DIR", Short: "Send one pass of a sealed and approved release", Args: cli.Args(cobra.ExactArgs(1)),
-		Long: "Send one pass. A further pass (--pass 2) sends fresh repair symbols and heals what the earlier ones lost.",
+		Long: `Send one pass. A further pass (--pass 2) sends fresh repair symbols and heals what the earlier ones lost; with --ticket only what a
+receiver asked for is sent, and --repair percent of it more.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return f.send(cmd.Context(), s, args[0]) },
 	}
 	trustFlags(c, &f.object, &f.fingerprint)
@@ -216,6 +217,7 @@ func sendCommand(s cli.Streams) *cobra.Command {
 	c.Flags().StringVar(&f.rate, "rate", "900Mbit", "rate in bits a second")
 	c.Flags().Float64Var(&f.repair, "repair", 10, "repair symbols in percent")
 	c.Flags().IntVar(&f.number, "pass", 1, "number of the pass")
+	c.Flags().StringVar(&f.ticket, "ticket", "", "file of a receiver's ticket, or - for standard input: send what it asks for and nothing else")
 	c.Flags().StringVar(&f.cfg.GSO, "gso", f.cfg.GSO, "auto, on or off")
 	c.Flags().DurationVar(&f.settle, "settle", 0, "time between envelope and payload for the receiver to verify and reserve; 0: by size")
 	return cli.Require(c, "trust", "fingerprint", "link-key", "passphrase-file", "receiver", "to")
@@ -233,6 +235,14 @@ func (f *sendFlags) send(ctx context.Context, s cli.Streams, dir string) (err er
 	if _, err := st.Check(env, trust.Rules{Receiver: f.cfg.Receiver, Now: time.Now()}); err != nil {
 		return verdict(err)
 	}
+	req := packer.SendRequest{}
+	if f.ticket != "" {
+		pass := packer.TicketPass{Trust: st, Receiver: f.cfg.Receiver, Env: env, Now: time.Now()}
+		if req, err = f.selectTickets(s, pass); err != nil {
+			return err
+		}
+	}
+	req.Dir, req.Env, req.Pass, req.Rows = dir, env, f.number, packer.RepairRows(f.repair)
 	if err := packer.VerifySealed(ctx, dir, env, nil); err != nil {
 		return verdict(err)
 	}
@@ -251,11 +261,15 @@ func (f *sendFlags) send(ctx context.Context, s cli.Streams, dir string) (err er
 	if err != nil {
 		return cli.Usage(err)
 	}
-	rep, err := packer.Send(ctx, sender, packer.SendRequest{Dir: dir, Env: env, Pass: f.number, Rows: packer.RepairRows(f.repair)})
+	rep, err := packer.Send(ctx, sender, req)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.Out, "pass %d of release %s: %d datagrams, %d source and %d repair symbols, %s\n", f.number, env.ID, rep.Sealed, rep.Source, rep.Repair, rep.Elapsed.Round(time.Millisecond))
+	kind := fmt.Sprintf("pass %d", f.number)
+	if f.ticket != "" {
+		kind = "ticket pass"
+	}
+	_, err = fmt.Fprintf(s.Out, "%s of release %s: %d datagrams, %d source and %d repair symbols, %s\n", kind, env.ID, rep.Sealed, rep.Source, rep.Repair, rep.Elapsed.Round(time.Millisecond))
 	return err
 }
 

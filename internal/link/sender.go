@@ -108,6 +108,9 @@ type Sender struct {
 	sessionLimit uint64
 }
 
+// DefaultGroups returns the G of a sender that is told no other (section 4).
+func DefaultGroups(p Profile) int { return fec.DefaultGroups(p.SymbolSize(), defaultSpan) }
+
 // NewSender checks the configuration.
 func NewSender(config SenderConfig) (*Sender, error) {
 	symbolSize := config.Profile.SymbolSize()
@@ -124,7 +127,7 @@ func NewSender(config SenderConfig) (*Sender, error) {
 		return nil, fmt.Errorf("%w: %d repair rows a pass, not in 0..%d", ErrConfig, config.Repair, fec.MaxRows)
 	}
 	if config.Groups == 0 {
-		config.Groups = fec.DefaultGroups(symbolSize, defaultSpan)
+		config.Groups = DefaultGroups(config.Profile)
 	}
 	if config.Logger == nil {
 		config.Logger = zap.NewNop()

@@ -15,6 +15,7 @@ import (
 
 	"sluice/internal/hub"
 	"sluice/internal/journal"
+	"sluice/internal/ticket"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -263,6 +264,7 @@ func Refused(err error) bool {
 		mofn.ErrRejected, mofn.ErrThreshold, mofn.ErrSignature, mofn.ErrUnknownPacker, mofn.ErrTooLarge, mofn.ErrNoRule,
 		trust.ErrAudience, trust.ErrExpired, trust.ErrRollback, trust.ErrVoteName,
 		hub.ErrRepoNotFound, hub.ErrRevisionNotFound, hub.ErrMasked, hub.ErrPath,
+		ticket.ErrFormat, ticket.ErrTyping, ticket.ErrSignature, ticket.ErrReceiver, ticket.ErrOther,
 	} {
 		if errors.Is(err, verdict) {
 			return true

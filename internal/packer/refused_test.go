@@ -14,6 +14,7 @@ import (
 	"sluice/internal/journal"
 	"sluice/internal/link"
 	"sluice/internal/packer"
+	"sluice/internal/ticket"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -30,6 +31,7 @@ func TestRefused(t *testing.T) {
 			mofn.ErrUnknownPacker, mofn.ErrTooLarge, mofn.ErrNoRule,
 			trust.ErrAudience, trust.ErrExpired, trust.ErrRollback, trust.ErrVoteName,
 			hub.ErrRepoNotFound, hub.ErrRevisionNotFound, hub.ErrMasked, hub.ErrPath,
+			ticket.ErrFormat, ticket.ErrTyping, ticket.ErrSignature, ticket.ErrReceiver, ticket.ErrOther,
 		},
 		false: {
 			nil, context.Canceled, context.DeadlineExceeded, io.ErrUnexpectedEOF, os.ErrNotExist, os.ErrPermission, errors.New("unknown"),

@@ -34,6 +34,7 @@ type SendRequest struct {
 	Env      *envelope.Envelope
 	Pass     int // 1: source and repair rows; later ones: fresh rows
 	Rows     int
+	Only     fec.Selection // not nil: this and nothing else of the payload; see TicketPass
 	Progress Progress
 }
 
@@ -52,7 +53,9 @@ func Send(ctx context.Context, s *link.Sender, req SendRequest) (link.SendReport
 		Release: [32]byte(req.Env.ID), Envelope: bytes.NewReader(stream.Bytes()), EnvelopeSize: int64(stream.Len()),
 		Payload: files, PayloadSize: req.Env.Statement.Predicate.TotalSize, Pass: req.Pass,
 	}
-	t.Source, t.FirstRow, t.Rows = PassRows(req.Pass, req.Rows)
+	if t.Only = req.Only; t.Only == nil {
+		t.Source, t.FirstRow, t.Rows = PassRows(req.Pass, req.Rows)
+	}
 	return s.Send(ctx, t)
 }
 
@@ -134,23 +137,18 @@ func NewSender(cfg Link, st *trust.Store, conn link.BatchWriter, key *mofn.Secre
 	if key.Suite != mofn.SuiteLink {
 		return nil, fmt.Errorf("link key: is of suite %s, one of %s is wanted", key.Suite, mofn.SuiteLink)
 	}
-	profile := link.Profile1500
-	if cfg.MTU == 9000 {
-		profile = link.Profile9000
-	}
 	return link.NewSender(link.SenderConfig{
-		Conn: conn, Profile: profile, Rate: int64(cfg.Rate), Repair: RepairRows(float64(cfg.Repair)),
+		Conn: conn, Profile: cfg.profile(), Rate: int64(cfg.Rate), Repair: RepairRows(float64(cfg.Repair)),
 		Settle: cfg.settle(), LinkKey: ed25519.NewKeyFromSeed(key.Secret), ReceiverKey: pub, Logger: opt.Logger, Progress: opt.Progress,
 	})
 }
 
 func receiverKey(st *trust.Store, name string) ([]byte, error) {
-	for _, r := range st.Object.Receivers {
-		if r.Name == name {
-			return r.HPKE, nil
-		}
+	r, ok := st.Receiver(name)
+	if !ok {
+		return nil, fmt.Errorf("link.receiver: the trust object knows no receiver %q", name)
 	}
-	return nil, fmt.Errorf("link.receiver: the trust object knows no receiver %q", name)
+	return r.HPKE, nil
 }
 
 // payloadReader reads the files of a release as one object: the payload of the link. Files stay open, up to a limit, so that

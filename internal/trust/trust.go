@@ -122,6 +122,16 @@ func (s *Store) Check(env *envelope.Envelope, r Rules) (mofn.Approval, error) {
 // CheckPredicate applies the rules alone: what may change about a release after it was accepted. No signature is looked at.
 func (s *Store) CheckPredicate(p envelope.Predicate, r Rules) error { return s.checkRules(p, r) }
 
+// Receiver returns what the trust object says of a receiver.
+func (s *Store) Receiver(name string) (r mofn.Receiver, ok bool) {
+	for _, r := range s.Object.Receivers {
+		if r.Name == name {
+			return r, true
+		}
+	}
+	return r, false
+}
+
 // CheckPacker verifies the packer's signature alone: what an officer's tool does before anybody has approved.
 func (s *Store) CheckPacker(env *envelope.Envelope) error {
 	d := env.DSSE
