@@ -83,7 +83,7 @@ func (f *ticketFlags) show(s cli.Streams, t *receiver.Ticket) error {
 		if err := code.PNG(&picture); err != nil {
 			return err
 		}
-		if err := os.WriteFile(f.png, picture.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(f.png, picture.Bytes(), 0o600); err != nil {
 			return fmt.Errorf("--png: %w", err)
 		}
 	}

@@ -78,6 +78,7 @@ func (s *Site) makeKeys(ctx context.Context) error {
 	generate("bastion-packer", "packer", "sign")
 	generate("bastion-packer", "link", "link")
 	generate("diode-receiver", Receiver, "hpke")
+	generate("diode-receiver", "ticket", "ticket")
 	for _, o := range officers() {
 		generate("bastion-packer", o, "sign")
 	}
@@ -93,6 +94,7 @@ func (s *Site) makeTrust(ctx context.Context) error {
 	args := []string{
 		"trust", "init", "--policy", s.Path("policy"), "--root", "release", "--out", s.Path("trust.json"),
 		"--link", s.Path("keys", "link.pub"), "--receiver", Receiver + "=" + s.Path("keys", Receiver+".pub"),
+		"--ticket", Receiver + "=" + s.Path("keys", "ticket.pub"),
 	}
 	for _, name := range append([]string{"packer"}, officers()...) {
 		out, err := s.Call(ctx, "bastion-packer", "keys", "show", s.Path("keys", name+".pub"))
@@ -133,7 +135,7 @@ state: %[1]s/high
 log: {level: info, format: text}
 admin: {listen: "unix:%[1]s/high.sock"}
 trust: {object: %[1]s/trust.json, fingerprint: %[2]s}
-keys: {hpke: %[1]s/keys/%[6]s, passphrase_file: %[1]s/passphrase}
+keys: {hpke: %[1]s/keys/%[6]s, ticket: %[1]s/keys/ticket, passphrase_file: %[1]s/passphrase}
 link: {listen: "%[3]s", receive_buffer: %[5]s}
 registry:
   %[4]s

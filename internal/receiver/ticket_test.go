@@ -149,7 +149,7 @@ func wantTicketRefused(t *testing.T, b *bench, release string, code int, words s
 }
 
 func TestTicketRefused(t *testing.T) {
-	b, r, p := askingBench(t)
+	b, r, _ := askingBench(t)
 	wantTicketRefused(t, b, "", http.StatusNotFound, "at least 4 digits")
 	wantTicketRefused(t, b, r.id()[:3], http.StatusNotFound, "at least 4 digits")
 	wantTicketRefused(t, b, strings.Repeat("0", 64), http.StatusNotFound, "not even its envelope arrived")

@@ -97,7 +97,9 @@ func TestUnion(t *testing.T) {
 	a := fec.Selection{{SBN: 2, Spans: 6, Source: []fec.Extent{{First: 10, Count: 5}}}}
 	b := fec.Selection{{SBN: 0, Spans: 1, Source: []fec.Extent{{Count: 1}}}, {SBN: 4, Spans: 2, Source: []fec.Extent{{First: 12, Count: 9}, {First: 30, Count: 1}}}}
 	want := fec.Selection{
-		b[0], {SBN: 2, Spans: 2, Source: a[0].Source}, {SBN: 4, Spans: 2, Source: []fec.Extent{{First: 10, Count: 11}, {First: 30, Count: 1}}},
+		b[0],
+		{SBN: 2, Spans: 2, Source: a[0].Source},
+		{SBN: 4, Spans: 2, Source: []fec.Extent{{First: 10, Count: 11}, {First: 30, Count: 1}}},
 		{SBN: 6, Spans: 2, Source: a[0].Source},
 	}
 	if diff := cmp.Diff(want, fec.Union(a, b)); diff != "" {
