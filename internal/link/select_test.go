@@ -86,7 +86,7 @@ func TestSelection(t *testing.T) {
 	}
 	only := fec.Selection{
 		{SBN: 0, Spans: 2, Source: []fec.Extent{{First: 0, Count: 2}, {First: 380, Count: 4}}, Repair: []fec.RepairRun{{Group: 0, Groups: 1, Row: 20, Rows: 3}, {Group: 1, Groups: 1, Row: 19, Rows: 2}}},
-		{SBN: 2, Spans: 1, Source: []fec.Extent{{First: 150, Count: 6}}, Repair: []fec.RepairRun{{Group: 0, Groups: 1, Row: 60, Rows: 4}}},
+		{SBN: 2, Spans: 1, Source: []fec.Extent{{First: 150, Count: 6}}, Repair: []fec.RepairRun{{Group: 0, Groups: 1, Row: 60, Rows: 3}}},
 	}
 	everything := c.transfer()
 	everything.Rows = fec.MaxRows

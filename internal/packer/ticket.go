@@ -127,6 +127,9 @@ func MergeTickets(tickets []*ticket.Signed) (out []*ticket.Signed, err error) {
 			out = append(out, t)
 		}
 	}
+	if len(out) > ticket.MaxTickets {
+		return nil, fmt.Errorf("%w: %d tickets, one text holds at most %d: send some of them first", ticket.ErrFormat, len(out), ticket.MaxTickets)
+	}
 	return out, nil
 }
 

@@ -108,6 +108,44 @@ func TestTicketPass(t *testing.T) {
 	}
 }
 
+// TestMergeTickets: of one release and one cut, each once, and no more than can be read again.
+func TestMergeTickets(t *testing.T) {
+	_, tk := ticketPass(t)
+	sign := func(change func(*ticket.Ticket)) *ticket.Signed {
+		other := tk
+		change(&other)
+		s, err := ticket.Sign(other, ticketKey(other.Receiver))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first, standby := sign(func(*ticket.Ticket) {}), sign(func(t *ticket.Ticket) { t.Receiver = "standby" })
+	if got, err := packer.MergeTickets([]*ticket.Signed{first, standby, first}); err != nil || len(got) != 2 || got[0] != first || got[1] != standby {
+		t.Errorf("%v, %v", got, err)
+	}
+	for name, change := range map[string]func(*ticket.Ticket){
+		"release": func(t *ticket.Ticket) { t.Release[0]++ },
+		"groups":  func(t *ticket.Ticket) { t.Groups = 7 },
+		"symbols": func(t *ticket.Ticket) { t.Profile = 2 },
+		"payload": func(t *ticket.Ticket) { t.Payload++ },
+	} {
+		if _, err := packer.MergeTickets([]*ticket.Signed{first, sign(change)}); !errors.Is(err, ticket.ErrOther) || !strings.Contains(err.Error(), name) {
+			t.Errorf("another %s: %v", name, err)
+		}
+	}
+	var many []*ticket.Signed
+	for i := range ticket.MaxTickets + 1 {
+		many = append(many, sign(func(t *ticket.Ticket) { t.Created = t.Created.Add(time.Duration(i) * time.Second) }))
+	}
+	if _, err := packer.MergeTickets(many); !errors.Is(err, ticket.ErrFormat) {
+		t.Errorf("too many: %v", err)
+	}
+	if got, err := packer.MergeTickets(many[1:]); err != nil || len(got) != ticket.MaxTickets {
+		t.Errorf("as many as may be: %v", err)
+	}
+}
+
 // TestTicketGeometry: the ticket's package and the link's mean the same by a profile.
 func TestTicketGeometry(t *testing.T) {
 	for _, p := range []link.Profile{link.Profile1500, link.Profile9000} {

@@ -19,7 +19,7 @@ type Progress struct {
 	Spans, SpansComplete int
 }
 
-// SpanDeficit says what an incomplete span lacks: one line of a shortfall ticket.
+// SpanDeficit says how much an incomplete span lacks; Lack says what.
 type SpanDeficit struct {
 	SBN     int
 	Lost    int // source symbols that are not here

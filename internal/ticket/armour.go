@@ -12,8 +12,8 @@ import (
 
 // The text of docs/spec/ticket.md section 3.
 const (
-	// MaxText is the longest text that is read: a bundle of tickets with what people wrote beside them.
-	MaxText = 64 << 10
+	// MaxText is the longest text that is read: MaxTickets of the longest tickets, and as much that people wrote beside them.
+	MaxText = 512 << 10
 	// MaxTickets in one text: more than the receivers that share a key.
 	MaxTickets = 64
 

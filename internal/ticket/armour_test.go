@@ -54,8 +54,9 @@ func TestTextLimits(t *testing.T) {
 		text, want string
 	}{
 		"as much as may be": {strings.Repeat(text, ticket.MaxTickets), ""},
+		"the longest":       {strings.Repeat(signed(t, longest()).Text(), ticket.MaxTickets), ""},
 		"one too many":      {strings.Repeat(text, ticket.MaxTickets+1), "more than 64 tickets"},
-		"too long":          {strings.Repeat("#\n", ticket.MaxText), "a text of 131072 bytes"},
+		"too long":          {strings.Repeat("#\n", ticket.MaxText), "a text of 1048576 bytes"},
 		"nothing":           {"", "no ticket"},
 	} {
 		list, err := ticket.ReadText([]byte(c.text))

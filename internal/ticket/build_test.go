@@ -224,6 +224,14 @@ func TestSpansAlike(t *testing.T) {
 	if diff := cmp.Diff(want, l.build(1000).Need()); diff != "" {
 		t.Error(diff)
 	}
+	clear(l.source)
+	for sbn := range g.Spans() {
+		l.lose(sbn, 3) // the same of each, also of the last
+	}
+	want = fec.Selection{{SBN: 0, Spans: 100, Source: []fec.Extent{{First: 3, Count: 1}}}, {SBN: 100, Spans: 1, Source: []fec.Extent{{First: 3, Count: 1}}}}
+	if diff := cmp.Diff(want, l.build(1000).Need()); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // TestManySpans: 3,000 damaged spans at the real size, each in its own way, take little time and little room.

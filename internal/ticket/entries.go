@@ -11,9 +11,6 @@ import (
 	"sluice/pkg/fec"
 )
 
-// maxNumber is the longest number of section 2 in bytes: 32 bits in sevens.
-const maxNumber = 5
-
 // appendEntries writes a selection as section 2 says.
 func appendEntries(b []byte, need fec.Selection) []byte {
 	next := 0
@@ -73,7 +70,7 @@ var (
 	errNotNumber = errors.New("a number is not in its one form")
 )
 
-// next reads one number in its shortest form (section 2).
+// next reads one number in its shortest form (section 2); below 2^32 that is at most 5 bytes.
 func (r *numbers) next() int {
 	if r.err != nil {
 		return 0
@@ -82,7 +79,7 @@ func (r *numbers) next() int {
 	switch {
 	case n == 0:
 		r.err = errEnds
-	case n < 0 || n > maxNumber || v > math.MaxUint32 || n > 1 && r.rest[n-1] == 0:
+	case n < 0 || v > math.MaxUint32 || n > 1 && r.rest[n-1] == 0:
 		r.err = errNotNumber
 	}
 	if r.err != nil {

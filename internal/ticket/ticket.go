@@ -129,9 +129,6 @@ func Sign(t Ticket, key ed25519.PrivateKey) (*Signed, error) {
 	}
 	entries := appendEntries(nil, t.Need)
 	size := fixedSize + len(t.Receiver) + len(entries) + ed25519.SignatureSize
-	if size > MaxSize {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrFormat, size, MaxSize)
-	}
 	b := append([]byte(magic), version)
 	b = binary.BigEndian.AppendUint16(b, uint16(size))
 	b = append(b, byte(t.Profile))

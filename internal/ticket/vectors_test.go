@@ -414,6 +414,30 @@ func judge(text string) error {
 	return nil
 }
 
+// TestParseFrame: bytes that are too few, too many, or not as many as they say; and a ticket that would be too long is not signed.
+func TestParseFrame(t *testing.T) {
+	b := signed(t, sample()).Bytes()
+	for words, wrong := range map[string][]byte{
+		"truncated: 0 bytes":                  nil,
+		"truncated: 156 bytes":                b[:156],
+		"172 bytes, it says 173":              b[:len(b)-1],
+		"174 bytes, it says 173":              append(bytes.Clone(b), 0),
+		"1901 bytes, at most 1900":            make([]byte, ticket.MaxSize+1),
+		"1000 bytes, it says 173":             append(bytes.Clone(b), make([]byte, 1000-len(b))...),
+		"it does not begin with SLUICETK":     make([]byte, 157),
+		"it says 150 bytes, not in 157..1900": putLength(bytes.Clone(b), 150),
+	} {
+		if _, err := ticket.Parse(wrong); !errors.Is(err, ticket.ErrFormat) || !strings.Contains(err.Error(), words) {
+			t.Errorf("%v; want %q", err, words)
+		}
+	}
+	long := longest()
+	long.Need = append(long.Need, fec.Portion{SBN: 1000, Spans: 1, Source: []fec.Extent{{Count: 1}}})
+	if _, err := ticket.Sign(long, testKey("site-a")); !errors.Is(err, ticket.ErrFormat) || !strings.Contains(err.Error(), "at most 1900") {
+		t.Errorf("too long: %v", err)
+	}
+}
+
 // TestRoundTrip: what was signed is what is read.
 func TestRoundTrip(t *testing.T) {
 	for _, want := range []ticket.Ticket{sample(), manyForms(), longest()} {
