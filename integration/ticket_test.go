@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/integration/lab"
 	"sluice/internal/cli"
@@ -102,6 +103,32 @@ func TestStaleTicket(t *testing.T) {
 	published(t, s, d, env)
 	samePublished(t, s, dir, env)
 	call(t, s, "bastion-packer", append(s.SendArgs(dir, w.to, "300Mbit", 4), "--ticket", name)...) // and once more, for nothing
+	stop(t, d)
+	clean(t, s)
+}
+
+// TestTicketUnderWay: a ticket asked for while a pass is under way says so, and does not get in its way.
+func TestTicketUnderWay(t *testing.T) {
+	s := newSite(t)
+	addr := listening(t, s)
+	d := receive(t, s)
+	dir, env := sealed(t, s, 1, 8*mib, 2)
+	p := startPass(t, s, s.SendArgs(dir, addr, "10Mbit", 1)...) // seven seconds, of which the question takes a quarter of one
+	p.until(env, 0.3)
+	began := time.Now()
+	text := call(t, s, "diode-receiver", "ticket", "--config", s.Path("high.yaml"), env.ID.String())
+	t.Logf("asked for %v\n%s", time.Since(began), text)
+	if !strings.Contains(text, "# A pass is under way") {
+		t.Error("the ticket does not say that a pass is under way")
+	}
+	p.finish()
+	published(t, s, d, env)
+	samePublished(t, s, dir, env)
+	st, err := s.HighStatus(t.Context())
+	must(t, err)
+	if got := st.Sessions[0]; got.Malformed > 0 || got.Refused > 0 {
+		t.Errorf("%+v", got)
+	}
 	stop(t, d)
 	clean(t, s)
 }
