@@ -60,6 +60,9 @@ func (p spooled) Put(sbn, esi uint32, symbol []byte) (bool, error) {
 	return out == spool.Stored, err
 }
 
+// Refused implements link.Payload: no release is refused here once it was accepted.
+func (spooled) Refused() bool { return false }
+
 // inScene runs a test in virtual time; faults begin with the first datagram.
 func inScene(t *testing.T, faults linktest.Options, run func(s *scene)) {
 	dir, spoolDir := t.TempDir(), t.TempDir()
