@@ -219,7 +219,7 @@ receiver asked for is sent, and --repair percent of it more.`,
 	c.Flags().IntVar(&f.number, "pass", 1, "number of the pass")
 	c.Flags().StringVar(&f.ticket, "ticket", "", "file of a receiver's ticket, or - for standard input: send what it asks for and nothing else")
 	c.Flags().StringVar(&f.cfg.GSO, "gso", f.cfg.GSO, "auto, on or off")
-	c.Flags().DurationVar(&f.settle, "settle", 0, "time between envelope and payload for the receiver to verify and reserve; 0: by size")
+	c.Flags().DurationVar(&f.settle, "settle", 0, "time between envelope and payload for the receiver to verify and reserve; 0: by size and files")
 	return cli.Require(c, "trust", "fingerprint", "link-key", "passphrase-file", "receiver", "to")
 }
 

@@ -19,7 +19,7 @@ import (
 // payload is checked before it is sent, once, and neither is the link's.
 type measured struct {
 	rate    string
-	goodput float64 // payload bits a second, from the first payload symbol's turn until the payload is complete and on stable storage
+	goodput float64 // payload bits a second, from the last look that saw no payload symbol until the payload is complete and on stable storage
 
 	sender   time.Duration // CPU: reading, encoding, sealing, sending
 	receiver time.Duration // CPU: receiving, opening, storing, repairing, syncing
@@ -32,11 +32,7 @@ type measured struct {
 type ends struct {
 	low, high *lab.Daemon
 	id        string
-	began     time.Time
 }
-
-// settleTime is what a sender waits between envelope and payload; it is no part of the goodput.
-const settleTime = 500 * time.Millisecond
 
 // transfer sends a sealed release to a fresh receiver at one rate and measures both processes.
 func (b *bench) transfer(ctx context.Context, s setup, rate string) (m measured, err error) {
@@ -77,9 +73,9 @@ func (b *bench) start(ctx context.Context, s setup, dir, id, rate string) (e end
 		high.Kill()
 		return e, err
 	}
-	e = ends{high: high, id: id, began: time.Now()}
+	e = ends{high: high, id: id}
 	line := append([]string{filepath.Join(b.Bin, "bastion-packer")}, b.SendArgs(dir, listen, rate, 1)...)
-	line = append(line, "--mtu", strconv.Itoa(s.mtu), "--gso", s.gso, "--repair", strconv.Itoa(s.repair), "--settle", settleTime.String())
+	line = append(line, "--mtu", strconv.Itoa(s.mtu), "--gso", s.gso, "--repair", strconv.Itoa(s.repair))
 	binary, args = command(b.place.low(), line...)
 	if e.low, err = b.Start("send", nil, nil, binary, args...); err != nil {
 		high.Kill()
@@ -101,6 +97,10 @@ func (b *bench) measure(ctx context.Context, s setup, e ends, m *measured) error
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
+	began, err := b.firstSymbol(ctx, e)
+	if err != nil {
+		return err
+	}
 	if state := e.low.State(); !state.Success() {
 		return fmt.Errorf("send: %s: %s", state, e.low.Tail(4))
 	}
@@ -111,7 +111,7 @@ func (b *bench) measure(ctx context.Context, s setup, e ends, m *measured) error
 		return err
 	}
 	m.receiver = highAfter - highBefore
-	if m.goodput, err = b.goodput(ctx, s, e); err != nil {
+	if m.goodput, err = b.goodput(ctx, s, e, began); err != nil {
 		return err
 	}
 	return b.published(ctx, e, highAfter, m)
@@ -134,25 +134,32 @@ func (b *bench) received(ctx context.Context, e ends) (time.Duration, error) {
 	return 0, err
 }
 
-// goodput takes the times of the reception from the audit trail.
-func (b *bench) goodput(ctx context.Context, s setup, e ends) (float64, error) {
+// firstSymbol returns when a look last saw nothing of the payload: a little before it began to come.
+func (b *bench) firstSymbol(ctx context.Context, e ends) (before time.Time, err error) {
+	err = lab.WaitFor(ctx, 10*time.Minute, "the payload", func() (bool, error) {
+		now := time.Now()
+		r, err := b.Release(ctx, e.id)
+		if err != nil || r == nil || r.State != "RECEIVING" || r.Have > 0 {
+			return true, err
+		}
+		before = now
+		return false, e.high.Died()
+	})
+	return before, err
+}
+
+// goodput takes the end of the reception from the audit trail.
+func (b *bench) goodput(ctx context.Context, s setup, e ends, began time.Time) (float64, error) {
 	st, err := b.HighStatus(ctx)
 	if err != nil {
 		return 0, err
 	}
-	accepted, received := time.Time{}, time.Time{}
 	for _, event := range st.Events {
-		switch {
-		case event.Release == e.id && event.Action == "accepted":
-			accepted = event.Time
-		case event.Release == e.id && event.Action == "received":
-			received = event.Time
+		if event.Release == e.id && event.Action == "received" && event.Time.After(began) {
+			return float64(s.size) * 8 / event.Time.Sub(began).Seconds(), nil
 		}
 	}
-	if accepted.Before(e.began) || received.IsZero() {
-		return 0, errors.New("the audit trail does not show the reception")
-	}
-	return float64(s.size) * 8 / (received.Sub(accepted) - settleTime).Seconds(), nil
+	return 0, errors.New("the audit trail does not show the reception")
 }
 
 // published waits for the publication and takes what it cost, and the receiver's peak.

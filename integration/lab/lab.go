@@ -281,6 +281,9 @@ func (d *Daemon) Stop(grace time.Duration) error {
 func (d *Daemon) Died() error {
 	select {
 	case <-d.done:
+		if d.err == nil {
+			return fmt.Errorf("%s ended with exit code 0\n%s", d.Name, d.Tail(12))
+		}
 		return fmt.Errorf("%s ended: %w\n%s", d.Name, d.err, d.Tail(12))
 	default:
 		return nil

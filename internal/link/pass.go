@@ -103,7 +103,7 @@ func (p *pass) leadIn(ctx context.Context) error {
 	if err := p.envelopeTurn(ctx); err != nil {
 		return err
 	}
-	return p.linger(ctx, p.sender.settle(p.transfer.EnvelopeSize))
+	return p.linger(ctx, p.sender.settle(p.transfer))
 }
 
 // payload sends the source and the repair symbols of the payload object.

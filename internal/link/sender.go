@@ -23,6 +23,11 @@ const (
 	// 13 MiB costs no group more than 10 symbols of 192.
 	defaultSpan = 256 << 20
 
+	// settlePerFile is what a receiver needs to make and to reserve one file, on a
+	// busy machine: 100,000 files take some seconds, and what is sent meanwhile
+	// comes too early.
+	settlePerFile = 200 * time.Microsecond
+
 	// settleBase and settleBytesPerSecond make the default settling time: what a
 	// slow receiver needs to verify an envelope and to reserve space.
 	settleBase           = time.Second
@@ -49,8 +54,8 @@ type SenderConfig struct {
 	Groups  int   // G; 0: the default of section 4, a span of 256 MiB
 	Repair  int   // repair rows a pass, 0..64, for a Transfer that names none
 
-	// Settle is the time between the envelope and the payload; 0: one second and
-	// what 16 MiB/s need for the envelope.
+	// Settle is the time between the envelope and the payload; 0: one second, what
+	// 16 MiB/s need for the envelope, and 200 us for each file.
 	Settle time.Duration
 
 	LinkKey     ed25519.PrivateKey
@@ -67,6 +72,7 @@ type Transfer struct {
 	EnvelopeSize int64
 	Payload      io.ReaderAt // read once in order, and again a span at a time for its repair rows
 	PayloadSize  int64
+	Files        int  // of the payload, for the settling time
 	Pass         int  // 1..
 	Source       bool // send the source symbols; a heal pass sends none
 	FirstRow     int  // first repair row of this pass
@@ -260,10 +266,11 @@ func (s *Sender) Idle(ctx context.Context) error {
 	}
 }
 
-// settle returns the settling time of the configuration for an envelope.
-func (s *Sender) settle(envelopeSize int64) time.Duration {
+// settle returns the settling time of the configuration for a transfer.
+func (s *Sender) settle(t Transfer) time.Duration {
 	if s.config.Settle > 0 {
 		return s.config.Settle
 	}
-	return settleBase + time.Duration(float64(envelopeSize)/settleBytesPerSecond*float64(time.Second))
+	envelope := time.Duration(float64(t.EnvelopeSize) / settleBytesPerSecond * float64(time.Second))
+	return settleBase + envelope + time.Duration(t.Files)*settlePerFile
 }

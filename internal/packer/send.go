@@ -51,7 +51,8 @@ func Send(ctx context.Context, s *link.Sender, req SendRequest) (link.SendReport
 	}
 	t := link.Transfer{
 		Release: [32]byte(req.Env.ID), Envelope: bytes.NewReader(stream.Bytes()), EnvelopeSize: int64(stream.Len()),
-		Payload: files, PayloadSize: req.Env.Statement.Predicate.TotalSize, Pass: req.Pass,
+		Payload: files, PayloadSize: req.Env.Statement.Predicate.TotalSize,
+		Files: len(req.Env.Statement.Subjects), Pass: req.Pass,
 	}
 	if t.Only = req.Only; t.Only == nil {
 		t.Source, t.FirstRow, t.Rows = PassRows(req.Pass, req.Rows)
