@@ -39,5 +39,6 @@
 //	release.go       the envelope object, the sink's answer, flushing
 //	keep.go          announcements kept for a restart
 //	ledger.go        what was received, to the datagram
+//	hear.go          what is known of the past: outages, rates, releases announced
 //	metrics.go       the same for Prometheus
 package link

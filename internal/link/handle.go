@@ -146,13 +146,18 @@ func (r *Receiver) open(d []byte, now time.Time) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{announcement: a, tag: [TagSize]byte(d[len(d)-TagSize:]), cipher: c, lastHeard: now}, nil
+	joined := time.Now()
+	return &session{
+		announcement: a, tag: [TagSize]byte(d[len(d)-TagSize:]), cipher: c, lastHeard: now, joined: joined, announced: joined,
+		late: joined.Sub(r.hearing.started) < joinGrace, meter: meter{at: joined}, dropsBefore: r.config.Conn.Drops(),
+	}, nil
 }
 
 // admit puts a session into the table and gives it its release.
 func (r *Receiver) admit(s *session) {
 	if out := r.table.add(s); out != nil {
 		r.log.Info("session gives way", zap.Binary("session", out.announcement.Session[:]), zap.Time("last_heard", out.lastHeard))
+		r.hearing.gone(out)
 		r.forget(out)
 	}
 	r.log.Info("session announced", zap.Binary("session", s.announcement.Session[:]),

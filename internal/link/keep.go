@@ -104,7 +104,14 @@ func (r *Receiver) readKept(name string) (*session, error) {
 		return nil, ErrMAC1
 	}
 	s, err := r.open(d, r.total.lastHeard) // zero: it gives way first
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	s.late = true
+	if info, err := r.config.Dir.Stat(name); err == nil {
+		s.announced = info.ModTime() // written when it was first heard
+	}
+	return s, nil
 }
 
 // readSmall reads a file of at most limit bytes.

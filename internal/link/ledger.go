@@ -93,6 +93,13 @@ type SessionStatus struct {
 	Heartbeat     Heartbeat // the last
 	Release       ReleaseState
 	Reason        string // why the release was refused
+
+	Joined       time.Time // when this process first knew of the session
+	Announced    time.Time // when the session was first announced, perhaps to an earlier process
+	MissedBefore uint64    // of Missing, what was sent before this process listened: no loss of the link
+	SendRate     float64   // bits a second on the wire that the sender sent over the last second, by its counters
+	ArrivalRate  float64   // and that arrived of it
+	KernelDrops  uint64    // messages that the kernel dropped at the socket, of whatever session, while this one was heard
 }
 
 // Status is the ledger of the link.
@@ -107,6 +114,20 @@ type Status struct {
 	Rejected      map[string]uint64
 	KernelDrops   uint64    // see BatchReader.Drops
 	LastHeard     time.Time // last authentic datagram; zero: none yet
+
+	Started    time.Time // since when this process listens
+	UpSince    time.Time // since when there was no pause of SilentAfter; zero: nothing was heard yet
+	Outages    uint64    // pauses of SilentAfter and more that ended
+	OutageFrom time.Time // of the last of them
+	OutageTo   time.Time
+
+	// Totals over all sessions that this process ever held.
+	HeardSent    uint64 // datagrams sent while it listened: Authentic + Lost
+	Lost         uint64
+	SendFailures uint64 // datagrams that the sender could not hand to its kernel, by its heartbeats
+
+	DropsAtStart uint64             // KernelDrops when this process began: an inherited socket keeps counting
+	Releases     []AnnouncedRelease // the last 64, oldest first, also those whose sessions gave way
 }
 
 // ReceiveProgress is what Progress is told of a session that was heard since the
@@ -124,6 +145,8 @@ func (s *session) status() SessionStatus {
 		Announcements: l.announcements, Envelope: l.envelope, Stored: l.stored, Held: l.held, Early: l.early,
 		Refused: l.refused, Heartbeats: l.heartbeats, Malformed: l.malformed, First: l.first,
 		State: s.heartbeat.State, LastHeard: s.lastHeard, LastHeartbeat: s.lastHeartbeat, Heartbeat: s.heartbeat,
+		Joined: s.joined, Announced: s.announced, MissedBefore: s.missedBefore,
+		SendRate: s.meter.rates[0], ArrivalRate: s.meter.rates[1], KernelDrops: s.drops,
 	}
 	if s.window.any {
 		st.Sent = s.window.max + 1

@@ -5,18 +5,82 @@ package link
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+// gauge is one number of the link: what it is called, and where it is read.
+type gauge struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	read func(Status) float64
+}
+
+// gauges lists the numbers that have no labels.
+func gauges() []gauge {
+	of := func(name, help string, kind prometheus.ValueType, read func(Status) float64) gauge {
+		return gauge{prometheus.NewDesc("sluice_link_"+name, help, nil, nil), kind, read}
+	}
+	count := func(read func(Status) uint64) func(Status) float64 {
+		return func(s Status) float64 { return float64(read(s)) }
+	}
+	return []gauge{
+		of("kernel_drops_total", "Messages that the kernel dropped at the receiving socket, since it was opened.",
+			prometheus.CounterValue, count(func(s Status) uint64 { return s.KernelDrops })),
+		of("sent_datagrams_total", "Sealed datagrams that the sender sent while this process listened, by its counters.",
+			prometheus.CounterValue, count(func(s Status) uint64 { return s.HeardSent })),
+		of("send_failures_total", "Datagrams that the sender says it could not hand to its own kernel.",
+			prometheus.CounterValue, count(func(s Status) uint64 { return s.SendFailures })),
+		of("outages_total", "Times that the link was silent for more than 5 seconds and came back.",
+			prometheus.CounterValue, count(func(s Status) uint64 { return s.Outages })),
+		of("sessions", "Sessions held.",
+			prometheus.GaugeValue, func(s Status) float64 { return float64(len(s.Sessions)) }),
+		of("lost_datagrams", "Sealed datagrams sent and not received while this process listened. It falls when overtaken ones arrive: alert on the difference of sent_datagrams_total and authentic datagrams_total.",
+			prometheus.GaugeValue, count(func(s Status) uint64 { return s.Lost })),
+		of("last_heard_timestamp_seconds", "When the last authentic datagram arrived; 0: none yet.",
+			prometheus.GaugeValue, lastHeardSeconds),
+		of("silence_seconds", "Time since the last authentic datagram, or since the start when none was heard yet, by the monotonic clock. A heartbeat is due every second.",
+			prometheus.GaugeValue, func(s Status) float64 { return s.Silence(time.Now()).Seconds() }),
+		of("up", "1 when something authentic was heard within the last 5 seconds.",
+			prometheus.GaugeValue, func(s Status) float64 { return truth(s.Up(time.Now())) }),
+		of("configured_bytes_per_second", "Rate that the sender last heard says it is set to, on the wire; 0: unlimited, or none heard.",
+			prometheus.GaugeValue, func(s Status) float64 { return float64(s.Speaker().Heartbeat.Rate) / 8 }),
+		of("arriving_bytes_per_second", "Rate that arrives of all sessions, on the wire.",
+			prometheus.GaugeValue, arrivalRate),
+		of("clock_difference_seconds", "How far the clock of the sender last heard is ahead of this host's.",
+			prometheus.GaugeValue, func(s Status) float64 { d, _ := s.Speaker().ClockDifference(); return d.Seconds() }),
+	}
+}
+
+func lastHeardSeconds(s Status) float64 {
+	if s.LastHeard.IsZero() {
+		return 0
+	}
+	return float64(s.LastHeard.UnixMilli()) / 1000
+}
+
+func arrivalRate(s Status) (sum float64) {
+	for _, one := range s.Sessions {
+		sum += one.ArrivalRate / 8
+	}
+	return sum
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
 
 // collector shows the receiver's last snapshot to Prometheus, so that counting
 // costs nothing a datagram.
 type collector struct {
 	status    func() Status
 	datagrams *prometheus.Desc
-	drops     *prometheus.Desc
-	sessions  *prometheus.Desc
-	lastHeard *prometheus.Desc
+	state     *prometheus.Desc
+	gauges    []gauge
 }
 
 // newCollector describes the metrics of the link.
@@ -25,19 +89,18 @@ func newCollector(status func() Status) *collector {
 		status: status,
 		datagrams: prometheus.NewDesc("sluice_link_datagrams_total",
 			"Datagrams received, by outcome: announcement, authentic, duplicate, or the reason of the rejection.", []string{"outcome"}, nil),
-		drops: prometheus.NewDesc("sluice_link_kernel_drops_total",
-			"Messages that the kernel dropped at the receiving socket.", nil, nil),
-		sessions: prometheus.NewDesc("sluice_link_sessions",
-			"Sessions held.", nil, nil),
-		lastHeard: prometheus.NewDesc("sluice_link_last_heard_timestamp_seconds",
-			"When the last authentic datagram arrived; 0: none yet.", nil, nil),
+		state: prometheus.NewDesc("sluice_link_sender_state",
+			"1 at what the sender last heard says that it does, 0 elsewhere; all 0 when the link is down.", []string{"state"}, nil),
+		gauges: gauges(),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.datagrams, c.drops, c.sessions, c.lastHeard} {
-		ch <- d
+	ch <- c.datagrams
+	ch <- c.state
+	for _, g := range c.gauges {
+		ch <- g.desc
 	}
 }
 
@@ -52,13 +115,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for name, n := range outcome {
 		ch <- prometheus.MustNewConstMetric(c.datagrams, prometheus.CounterValue, float64(n), name)
 	}
-	ch <- prometheus.MustNewConstMetric(c.drops, prometheus.CounterValue, float64(s.KernelDrops))
-	ch <- prometheus.MustNewConstMetric(c.sessions, prometheus.GaugeValue, float64(len(s.Sessions)))
-	heard := 0.0
-	if !s.LastHeard.IsZero() {
-		heard = float64(s.LastHeard.UnixMilli()) / 1000
+	up, now := s.Up(time.Now()), s.Speaker().State
+	for state := StateLeadIn; state <= StateIdle; state++ {
+		ch <- prometheus.MustNewConstMetric(c.state, prometheus.GaugeValue, truth(up && state == now), state.String())
 	}
-	ch <- prometheus.MustNewConstMetric(c.lastHeard, prometheus.GaugeValue, heard)
+	for _, g := range c.gauges {
+		ch <- prometheus.MustNewConstMetric(g.desc, g.kind, g.read(s))
+	}
 }
 
 // register registers the collector. A receiver made anew in the same process

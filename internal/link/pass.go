@@ -377,11 +377,13 @@ func (p *pass) report() SendReport {
 
 // tell reports progress.
 func (p *pass) tell() {
-	if p.sender.config.Progress == nil || p.announcement.Idle() {
+	if p.sender.config.Progress == nil {
 		return
 	}
 	progress := SendProgress{SendReport: p.report(), State: p.state, Pass: p.announcement.Pass}
-	progress.SourceTotal, progress.RepairTotal = p.totals()
+	if !p.announcement.Idle() {
+		progress.SourceTotal, progress.RepairTotal = p.totals()
+	}
 	p.sender.config.Progress(progress)
 }
 

@@ -65,14 +65,16 @@ type Receiver struct {
 	limit    limiter
 	scratch  []byte // the body of the datagram at hand
 	total    totals
+	hearing  hearing
 	broken   error // ends Run
 
 	jobs       sync.WaitGroup
 	jobContext context.Context //nolint:containedctx // of Run: cancels what Run started
 	events     chan event
 
-	told     time.Time
-	snapshot atomic.Pointer[Status]
+	told         time.Time
+	dropsAtStart uint64
+	snapshot     atomic.Pointer[Status]
 }
 
 // totals is the ledger of the link, all sessions that ever were included.
@@ -97,6 +99,7 @@ func NewReceiver(config ReceiverConfig) (*Receiver, error) {
 	r := &Receiver{
 		config: config, log: config.Logger, opener: opener, releases: make(map[releaseKey]*release),
 		scratch: make([]byte, MaxDatagram), events: make(chan event, eventRoom),
+		hearing: hearing{started: time.Now(), released: make(map[[32]byte]*AnnouncedRelease)}, dropsAtStart: config.Conn.Drops(),
 	}
 	r.publish()
 	if err := r.resume(); err != nil {
@@ -242,13 +245,22 @@ func (r *Receiver) close() error {
 
 // publish shows the ledger to Status, Sessions and the metrics.
 func (r *Receiver) publish() {
+	h := &r.hearing
+	drops := r.config.Conn.Drops()
+	r.observe(time.Now(), drops)
 	st := &Status{
 		Received: r.total.received, Announcements: r.total.announcements, Authentic: r.total.authentic,
 		Duplicates: r.total.duplicates, Rejected: r.total.rejected.byName(), LastHeard: r.total.lastHeard,
-		KernelDrops: r.config.Conn.Drops(),
+		KernelDrops: drops, DropsAtStart: r.dropsAtStart, Started: h.started, UpSince: h.upSince, Outages: h.outages,
+		OutageFrom: h.outage[0], OutageTo: h.outage[1], Releases: h.list(),
+		HeardSent: h.sentGone, Lost: h.lostGone, SendFailures: h.failedGone,
 	}
 	for _, s := range r.table.sessions {
-		st.Sessions = append(st.Sessions, s.status())
+		one := s.status()
+		st.Sessions = append(st.Sessions, one)
+		st.HeardSent += one.HeardSent()
+		st.Lost += one.Lost()
+		st.SendFailures += one.Heartbeat.Failed
 	}
 	r.snapshot.Store(st)
 }

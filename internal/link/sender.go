@@ -62,7 +62,7 @@ type SenderConfig struct {
 	ReceiverKey []byte // X-Wing public key, 1216 bytes
 
 	Logger   *zap.Logger        // may be nil
-	Progress func(SendProgress) // may be nil; called from Send, four times a second
+	Progress func(SendProgress) // may be nil; called from Send and Idle, four times a second
 }
 
 // Transfer is one pass of one release.

@@ -21,6 +21,15 @@ type session struct {
 	lastHeartbeat time.Time
 	lastHeard     time.Time // last authentic datagram, the first announcement included
 	told          time.Time // lastHeard when Progress was told
+
+	joined       time.Time // when the process first knew of the session
+	announced    time.Time // when the session was first announced, perhaps to an earlier process
+	late         bool      // it may have been under way before the process listened
+	firstHeard   time.Time // of its datagrams; only of a late one
+	missedBefore uint64    // what was missing of a late one when it was first heard
+	meter        meter
+	dropsBefore  uint64 // of the socket, when the session was joined
+	drops        uint64 // since then, while the session was heard
 }
 
 // table holds the sessions. Few, so that a search is a scan.
