@@ -79,12 +79,12 @@ func printStatus(s cli.Streams, st receiver.Status) error {
 	if err := console.Table(s.Out, []string{"STATE", "STREAM", "SEQ", "NAME", "RELEASE", "SIZE", "ARRIVED", "ERROR"}, rows); err != nil {
 		return err
 	}
-	heard := "nothing heard yet"
-	if !st.LastHeard.IsZero() {
-		heard = "last heard " + console.Duration(st.Time.Sub(st.LastHeard)) + " ago"
+	for _, line := range st.Link.Words {
+		if _, err := fmt.Fprintln(s.Out, line); err != nil {
+			return err
+		}
 	}
-	_, err := fmt.Fprintf(s.Out, "link: %s, %d sessions, %d kernel drops\n", heard, len(st.Sessions), st.KernelDrops)
-	return err
+	return nil
 }
 
 func importCommand(s cli.Streams) *cobra.Command {

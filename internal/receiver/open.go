@@ -161,10 +161,15 @@ func Check(cfg Config) error {
 	return errors.Join(errs...)
 }
 
-// Ready gives the reasons why the daemon is not ready; none means that it is.
+// Ready gives the reasons why nothing can be received now; none means that the daemon is ready. A link that is down is one, because
+// a probe is how most sites hear of it; so is a link of which nothing was heard since the start, once a heartbeat had time to come.
 func (r *Receiver) Ready(ctx context.Context) []string {
 	if err := r.Healthy(ctx); err != nil {
 		return []string{err.Error()}
 	}
-	return nil
+	report, err := r.LinkReport()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	return report.Unready()
 }

@@ -86,6 +86,9 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error)
 	if err := r.openState(); err != nil {
 		return nil, err
 	}
+	if err := registerAwaited(opt.Registerer, r.LinkReport); err != nil {
+		return nil, err
+	}
 	if r.registry, err = OpenRegistry(cfg); err != nil {
 		return nil, err
 	}

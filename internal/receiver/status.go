@@ -19,6 +19,7 @@ type Status struct {
 	Receiver    string               `json:"receiver"`
 	Time        time.Time            `json:"time"`
 	Trust       string               `json:"trust"`
+	Link        LinkReport           `json:"link"` // what the rest says of the link, judged and in words
 	Releases    []ReleaseStatus      `json:"releases"`
 	Sessions    []link.SessionStatus `json:"sessions"`
 	KernelDrops uint64               `json:"kernel_drops"`
@@ -57,13 +58,52 @@ func (r *Receiver) Status(context.Context) (any, error) {
 	for _, j := range jobs {
 		s.Releases = append(s.Releases, r.releaseStatus(j))
 	}
-	if r.link != nil {
-		s.Sessions = r.link.Sessions()
-		st := r.link.Status()
-		s.KernelDrops, s.LastHeard = st.KernelDrops, st.LastHeard
+	heard := r.heard(jobs)
+	if heard.Link != nil {
+		s.Sessions, s.KernelDrops, s.LastHeard = heard.Link.Sessions, heard.Link.KernelDrops, heard.Link.LastHeard
 	}
+	s.Link = Report(heard)
 	s.Events, err = r.lastEvents()
 	return s, err
+}
+
+// heard gathers what the report of the link is made from. The caller holds mu.
+func (r *Receiver) heard(jobs []journal.Job) Heard {
+	known := make(map[string]bool, len(jobs))
+	h := Heard{Now: time.Now(), Wall: r.now(), Known: func(release string) bool { return known[release] }}
+	for _, j := range jobs {
+		known[j.ID] = true
+		if j.State == stateReceiving {
+			h.Receptions = append(h.Receptions, r.receptionOf(j))
+		}
+	}
+	if r.link != nil {
+		st := r.link.Status()
+		h.Link = &st
+	}
+	return h
+}
+
+// receptionOf says how far a release in RECEIVING is. The caller holds mu.
+func (r *Receiver) receptionOf(j journal.Job) Reception {
+	d, _ := dataOf(j) // a job without readable data still is awaited
+	c, open := r.open[mustDigest(j.ID)]
+	if !open {
+		return Reception{Job: j, Bytes: d.Bytes}
+	}
+	p := c.obj.Progress()
+	return Reception{Job: j, Open: true, Have: p.Have, Symbols: p.Symbols, SymbolSize: int64(c.geometry.SymbolSize), Bytes: d.Bytes}
+}
+
+// LinkReport judges the link now.
+func (r *Receiver) LinkReport() (LinkReport, error) {
+	jobs, err := r.journal.List(nil)
+	if err != nil {
+		return LinkReport{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return Report(r.heard(jobs)), nil
 }
 
 // shownEvents is how much of the audit trail status shows.
