@@ -70,7 +70,15 @@ func printStatus(s cli.Streams, st packer.Status) error {
 		}
 		rows = append(rows, []string{j.State, j.Stream, fmt.Sprint(j.Seq), j.Name, short(j.Commit), short(j.Release), why})
 	}
-	return cli.PrintTable(s.Out, rows)
+	if err := cli.PrintTable(s.Out, rows); err != nil {
+		return err
+	}
+	for _, line := range st.Link.Words {
+		if _, err := fmt.Fprintln(s.Out, line); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func short(id string) string { return id[:min(12, len(id))] }

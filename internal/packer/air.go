@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"sluice/internal/journal"
 )
 
 // air is the one link: either a release is on it, or heartbeats are. A release that wants it stops the heartbeats first.
@@ -64,11 +66,13 @@ func (p *Packer) heartbeats(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		p.air.rest(ctx, func(ctx context.Context) {
+			p.onAir.begin(journal.Job{}, 1)
 			s, err := p.sender(func(int64, int64) {})
 			if err == nil {
 				err = s.Idle(ctx)
 			}
 			if err != nil && ctx.Err() == nil {
+				p.onAir.broke(err)
 				p.log.Warn("heartbeat", zap.Error(err))
 			}
 		})

@@ -52,6 +52,8 @@ type Packer struct {
 	metrics *metrics
 
 	air     air
+	onAir   onAir
+	started time.Time
 	wakeup  chan struct{}
 	rewatch chan struct{}
 	polled  map[string]time.Time // watch stream -> last look upstream
@@ -64,7 +66,7 @@ type Packer struct {
 func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 	p := &Packer{
 		cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress, box: DropBox{Dir: cfg.DropBox},
-		wakeup: make(chan struct{}, 1), rewatch: make(chan struct{}, 1), polled: map[string]time.Time{},
+		started: time.Now(), wakeup: make(chan struct{}, 1), rewatch: make(chan struct{}, 1), polled: map[string]time.Time{},
 	}
 	if p.now == nil {
 		p.now = time.Now
@@ -85,6 +87,10 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 		return nil, err
 	}
 	if p.metrics, err = newMetrics(opt.Registerer); err != nil {
+		return nil, err
+	}
+	now := func() LinkStatus { return p.onAir.status(time.Now(), p.started, int64(cfg.Link.Rate), nil) }
+	if err := registerLink(opt.Registerer, now, p.onAir.failures); err != nil {
 		return nil, err
 	}
 	if p.hub, err = NewHub(cfg.Hub, opt.Logger); err != nil {
@@ -168,8 +174,11 @@ func (p *Packer) progress(stage string, job journal.Job) Progress {
 
 func (p *Packer) sender(progress Progress) (*link.Sender, error) {
 	return NewSender(p.cfg.Link, p.trust, p.conn, p.linkKey, SenderOptions{
-		Logger:   p.log,
-		Progress: func(s link.SendProgress) { progress(int64(s.Source+s.Repair), int64(s.SourceTotal+s.RepairTotal)) },
+		Logger: p.log,
+		Progress: func(s link.SendProgress) {
+			p.onAir.tell(s)
+			progress(int64(s.Source+s.Repair), int64(s.SourceTotal+s.RepairTotal))
+		},
 	})
 }
 

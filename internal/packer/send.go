@@ -97,10 +97,13 @@ func (p *Packer) send(ctx context.Context, job journal.Job, d jobData) (result, 
 		if err != nil {
 			return result{}, err
 		}
+		p.onAir.begin(job, pass)
 		rep, err := Send(ctx, s, SendRequest{Dir: dir, Env: env, Pass: pass, Rows: rows})
 		if err != nil {
+			p.onAir.broke(err)
 			return result{}, err
 		}
+		p.onAir.tell(link.SendProgress{SendReport: rep, State: link.StateEndOfSession, Pass: pass})
 		if err := p.passSent(job, pass, rep); err != nil {
 			return result{}, err
 		}
@@ -109,7 +112,13 @@ func (p *Packer) send(ctx context.Context, job journal.Job, d jobData) (result, 
 }
 
 func (p *Packer) passSent(job journal.Job, pass int, rep link.SendReport) error {
-	_, err := p.journal.Touch(job.ID, func(j *journal.Job) error { return setData(j, func(d *jobData) { d.Passes = pass }) })
+	record := &PassRecord{
+		Release: job.Release, Pass: pass, Session: fmt.Sprintf("%x", rep.Session), Ended: p.now().UTC(), Seconds: rep.Elapsed.Seconds(),
+		Sealed: rep.Sealed, Source: rep.Source, Repair: rep.Repair, Failed: rep.SendErrors, Bytes: rep.Bytes, RateBits: int64(p.cfg.Link.Rate),
+	}
+	_, err := p.journal.Touch(job.ID, func(j *journal.Job) error {
+		return setData(j, func(d *jobData) { d.Passes, d.LastPass = pass, record })
+	})
 	detail := fmt.Sprintf("pass %d: session %x, %d datagrams sealed, %d of them source, %d repair, %d failed at this host, %s",
 		pass, rep.Session, rep.Sealed, rep.Source, rep.Repair, rep.SendErrors, rep.Elapsed)
 	return errors.Join(err, p.event("pass sent", job, detail))

@@ -47,6 +47,8 @@ type jobData struct {
 	Inspection string `json:"inspection,omitempty"`
 	Waiting    string `json:"waiting,omitempty"` // what the job waits for, in words
 	Passes     int    `json:"passes,omitempty"`  // passes sent
+
+	LastPass *PassRecord `json:"last_pass,omitempty"`
 }
 
 func dataOf(j journal.Job) (jobData, error) {

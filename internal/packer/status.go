@@ -17,26 +17,28 @@ import (
 type Status struct {
 	Time  time.Time   `json:"time"`
 	Trust string      `json:"trust"`
+	Link  LinkStatus  `json:"link"`
 	Jobs  []JobStatus `json:"jobs"`
 }
 
 // JobStatus is one job in words.
 type JobStatus struct {
-	Job      string    `json:"job"`
-	Stream   string    `json:"stream"`
-	Name     string    `json:"name"`
-	Commit   string    `json:"commit"`
-	State    string    `json:"state"`
-	Release  string    `json:"release,omitempty"`
-	Epoch    int64     `json:"epoch,omitempty"`
-	Seq      int64     `json:"seq,omitempty"`
-	Bytes    int64     `json:"bytes,omitempty"`
-	Waiting  string    `json:"waiting,omitempty"`
-	Passes   int       `json:"passes,omitempty"`
-	Running  Running   `json:"running,omitzero"`
-	Updated  time.Time `json:"updated"`
-	Attempts int       `json:"attempts,omitempty"`
-	Error    string    `json:"error,omitempty"`
+	Job      string      `json:"job"`
+	Stream   string      `json:"stream"`
+	Name     string      `json:"name"`
+	Commit   string      `json:"commit"`
+	State    string      `json:"state"`
+	Release  string      `json:"release,omitempty"`
+	Epoch    int64       `json:"epoch,omitempty"`
+	Seq      int64       `json:"seq,omitempty"`
+	Bytes    int64       `json:"bytes,omitempty"`
+	Waiting  string      `json:"waiting,omitempty"`
+	Passes   int         `json:"passes,omitempty"`
+	Running  Running     `json:"running,omitzero"`
+	LastPass *PassRecord `json:"last_pass,omitempty"`
+	Updated  time.Time   `json:"updated"`
+	Attempts int         `json:"attempts,omitempty"`
+	Error    string      `json:"error,omitempty"`
 }
 
 // Running says how far the stage that runs, or the one that ran last, has come: in bytes, while sending in datagrams.
@@ -62,15 +64,49 @@ func (p *Packer) Status(context.Context) (any, error) {
 		}
 		s.Jobs = append(s.Jobs, JobStatus{
 			Job: j.ID, Stream: j.Stream, Name: j.Name, Commit: d.Commit, State: j.State, Release: j.Release,
-			Epoch: j.Epoch, Seq: j.Seq, Bytes: d.Bytes, Waiting: d.Waiting, Passes: d.Passes, Running: p.running[j.ID], Updated: j.Updated, Attempts: j.Attempts, Error: j.LastError,
+			Epoch: j.Epoch, Seq: j.Seq, Bytes: d.Bytes, Waiting: d.Waiting, Passes: d.Passes, LastPass: d.LastPass, Running: p.running[j.ID], Updated: j.Updated, Attempts: j.Attempts, Error: j.LastError,
 		})
 	}
+	s.Link = p.onAir.status(time.Now(), p.started, int64(p.cfg.Link.Rate), lastPass(s.Jobs))
 	return s, nil
+}
+
+// lastPass is the pass that ended last, of whatever job.
+func lastPass(jobs []JobStatus) (last *PassRecord) {
+	for _, j := range jobs {
+		if j.LastPass != nil && (last == nil || j.LastPass.Ended.After(last.Ended)) {
+			last = j.LastPass
+		}
+	}
+	return last
 }
 
 type metrics struct {
 	transitions *prometheus.CounterVec
 	refused     prometheus.Counter
+}
+
+// registerLink shows what this host does with the link, as of the scrape.
+func registerLink(reg prometheus.Registerer, status func() LinkStatus, failures func() uint64) error {
+	if reg == nil {
+		return nil
+	}
+	opts := func(name, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "sluice", Subsystem: "packer", Name: name, Help: help}
+	}
+	busy := func() float64 {
+		if status().Busy {
+			return 1
+		}
+		return 0
+	}
+	return errors.Join(
+		reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("link_busy", "1 while a release is on the link, 0 while heartbeats are.")), busy)),
+		reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts("link_silence_seconds",
+			"Time since a datagram was handed to the kernel. A heartbeat is due every second.")), func() float64 { return status().Silence })),
+		reg.Register(prometheus.NewCounterFunc(prometheus.CounterOpts(opts("send_failures_total",
+			"Datagrams that this host's kernel did not take.")), func() float64 { return float64(failures()) })),
+	)
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
