@@ -40,5 +40,6 @@
 //	keep.go          announcements kept for a restart
 //	ledger.go        what was received, to the datagram
 //	hear.go          what is known of the past: outages, rates, releases announced
+//	calibrate.go     heartbeats at full rate, and what came of each step
 //	metrics.go       the same for Prometheus
 package link

@@ -198,7 +198,7 @@ func (r *Receiver) sealed(s *session, h Header, d []byte, now time.Time) {
 func (r *Receiver) dispatch(s *session, h Header, body []byte, now time.Time) {
 	switch {
 	case h.Type == TypeHeartbeat && h.SBN == 0 && h.ESI == 0:
-		r.beat(s, body, now)
+		r.beat(s, h.Counter, body, now)
 	case h.Type == TypeEnvelope && s.release != nil:
 		r.envelopeSymbol(s, h, body, now)
 	case h.Type == TypePayload && s.release != nil:
@@ -209,7 +209,7 @@ func (r *Receiver) dispatch(s *session, h Header, body []byte, now time.Time) {
 }
 
 // beat takes a heartbeat in. The end of a pass is a time to flush.
-func (r *Receiver) beat(s *session, body []byte, now time.Time) {
+func (r *Receiver) beat(s *session, counter uint64, body []byte, now time.Time) {
 	h, err := ParseHeartbeat(body)
 	if err != nil {
 		s.ledger.malformed++
@@ -217,10 +217,11 @@ func (r *Receiver) beat(s *session, body []byte, now time.Time) {
 	}
 	s.ledger.heartbeats++
 	s.heartbeat, s.lastHeartbeat = h, now
-	if h.State != StateEndOfPass && h.State != StateEndOfSession {
+	if s.announcement.Idle() {
+		r.calibrating(s, h, counter, now)
 		return
 	}
-	if s.release == nil {
+	if h.State != StateEndOfPass && h.State != StateEndOfSession {
 		return
 	}
 	s.release.ended = true

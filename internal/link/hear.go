@@ -196,6 +196,7 @@ func (r *Receiver) observe(now time.Time, drops uint64) {
 	for _, s := range r.table.sessions {
 		if now.Sub(s.lastHeard) <= dropsLinger {
 			s.drops = drops - min(drops, s.dropsBefore)
+			s.chargeStep(drops)
 		}
 		s.notice(now)
 		st := s.status()

@@ -100,6 +100,7 @@ type SessionStatus struct {
 	SendRate     float64   // bits a second on the wire that the sender sent over the last second, by its counters
 	ArrivalRate  float64   // and that arrived of it
 	KernelDrops  uint64    // messages that the kernel dropped at the socket, of whatever session, while this one was heard
+	Steps        []Step    `json:",omitempty"` // of a calibration
 }
 
 // Status is the ledger of the link.
@@ -146,7 +147,7 @@ func (s *session) status() SessionStatus {
 		Refused: l.refused, Heartbeats: l.heartbeats, Malformed: l.malformed, First: l.first,
 		State: s.heartbeat.State, LastHeard: s.lastHeard, LastHeartbeat: s.lastHeartbeat, Heartbeat: s.heartbeat,
 		Joined: s.joined, Announced: s.announced, MissedBefore: s.missedBefore,
-		SendRate: s.meter.rates[0], ArrivalRate: s.meter.rates[1], KernelDrops: s.drops,
+		SendRate: s.meter.rates[0], ArrivalRate: s.meter.rates[1], KernelDrops: s.drops, Steps: s.stepsHeard(),
 	}
 	if s.window.any {
 		st.Sent = s.window.max + 1

@@ -44,6 +44,8 @@ type pass struct {
 	batch         *batcher
 	body          []byte // scratch of a heartbeat
 	state         State
+	rate          int64 // what heartbeats say of the rate
+	number        int   // and of the pass, or of the step of a calibration
 	sinceEnvelope int
 	sessions      int
 	started       time.Time
@@ -57,7 +59,7 @@ type counts struct{ sealed, source, repair, envelope uint64 }
 // blankPass returns a pass with nothing to send yet.
 func (s *Sender) blankPass(a Announcement) *pass {
 	return &pass{
-		sender: s, announcement: a, started: time.Now(),
+		sender: s, announcement: a, started: time.Now(), rate: s.config.Rate, number: a.Pass,
 		batch: newBatcher(s.config.Conn, s.config.Profile.DatagramSize(), s.config.Rate),
 		body:  make([]byte, 0, s.config.Profile.SymbolSize()),
 	}
@@ -331,17 +333,23 @@ func (p *pass) announce(ctx context.Context) error {
 func (p *pass) heartbeat(ctx context.Context) error {
 	now := time.Now()
 	p.nextHeartbeat = now.Add(heartbeatEvery)
-	p.body = AppendHeartbeat(p.body[:0], Heartbeat{
+	p.beat(now)
+	return p.batch.push(ctx)
+}
+
+// beat seals a heartbeat into the batch. The zeros behind its fields are those
+// that the scratch was made with.
+func (p *pass) beat(now time.Time) {
+	fields := appendHeartbeatFields(p.body[:0], Heartbeat{
 		Source: p.inPass.source - p.before.source,
 		Repair: p.inPass.repair - p.before.repair,
-		Rate:   uint64(p.sender.config.Rate),
+		Rate:   uint64(p.rate),
 		Clock:  uint64(now.UnixNano()),
 		Failed: p.batch.failed,
-		Pass:   uint16(p.announcement.Pass),
+		Pass:   uint16(p.number),
 		State:  p.state,
-	}, p.announcement.Profile)
-	p.seal(TypeHeartbeat, 0, 0, p.body)
-	return p.batch.push(ctx)
+	})
+	p.seal(TypeHeartbeat, 0, 0, fields[:cap(p.body)])
 }
 
 // renew ends the session and begins the next within the same pass: one key seals

@@ -30,6 +30,7 @@ type session struct {
 	meter        meter
 	dropsBefore  uint64 // of the socket, when the session was joined
 	drops        uint64 // since then, while the session was heard
+	steps        []step // of a calibration
 }
 
 // table holds the sessions. Few, so that a search is a scan.

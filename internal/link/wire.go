@@ -278,17 +278,22 @@ type Heartbeat struct {
 // AppendHeartbeat appends the T bytes of the body to b, zeros included.
 func AppendHeartbeat(b []byte, h Heartbeat, p Profile) []byte {
 	start := len(b)
+	b = appendHeartbeatFields(b, h)
+	for len(b)-start < p.SymbolSize() {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// appendHeartbeatFields appends the 43 bytes before the zeros.
+func appendHeartbeatFields(b []byte, h Heartbeat) []byte {
 	b = binary.BigEndian.AppendUint64(b, h.Source)
 	b = binary.BigEndian.AppendUint64(b, h.Repair)
 	b = binary.BigEndian.AppendUint64(b, h.Rate)
 	b = binary.BigEndian.AppendUint64(b, h.Clock)
 	b = binary.BigEndian.AppendUint64(b, h.Failed)
 	b = binary.BigEndian.AppendUint16(b, h.Pass)
-	b = append(b, byte(h.State))
-	for len(b)-start < p.SymbolSize() {
-		b = append(b, 0)
-	}
-	return b
+	return append(b, byte(h.State))
 }
 
 // ParseHeartbeat reads the body of an authenticated heartbeat.
@@ -314,8 +319,14 @@ func ParseHeartbeat(body []byte) (Heartbeat, error) {
 	return h, nil
 }
 
-// allZero reports whether every byte of b is zero.
+// allZero reports whether every byte of b is zero, a word at a time: the receiver
+// of a calibration looks at a whole link of them.
 func allZero(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.NativeEndian.Uint64(b) != 0 {
+			return false
+		}
+	}
 	for _, c := range b {
 		if c != 0 {
 			return false

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"net"
 	"sync"
+	"time"
 
 	"sluice/internal/link"
 )
@@ -84,7 +85,7 @@ func (l *Link) write(datagram []byte) {
 	l.mu.Lock()
 	out := l.overtake()
 	f := l.model.next()
-	if !f.drop {
+	if !f.drop && !l.model.limited(len(datagram), time.Now()) {
 		data := bytes.Clone(datagram)
 		if f.duplicate {
 			out = append(out, bytes.Clone(data))

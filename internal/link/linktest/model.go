@@ -12,6 +12,7 @@ package linktest
 
 import (
 	"math/rand/v2"
+	"time"
 )
 
 // Burst is the Gilbert-Elliott model with a perfect good and a dead bad state.
@@ -44,9 +45,21 @@ type Options struct {
 	// 0: it never drops, the writer waits. Not in a Relay, which has a real one.
 	QueueLen int
 
+	// Limit drops what comes faster than a rate.
+	Limit Limit
+
 	// Tap sees every datagram as it was written; it must not keep the slice. May
 	// be nil.
 	Tap func(datagram []byte)
+}
+
+// Limit is a bottleneck: what comes faster than Rate queues for Queue at most, and
+// then is dropped. The clock is that of the caller, virtual or not.
+type Limit struct {
+	Rate     int64 // bits a second on the wire; 0: no limit
+	Queue    time.Duration
+	Overhead int  // bytes that each datagram takes besides its own
+	AtSocket bool // counted as Overflowed, as by the receiver's kernel; else as Dropped
 }
 
 // defaultReorderDepth is deeper than a GRO aggregate, so that order is broken
@@ -75,6 +88,8 @@ type fate struct {
 type model struct {
 	options Options
 	random  *rand.Rand
+	backlog time.Duration // of the limit, when it was last looked at
+	looked  time.Time
 	bad     bool
 	count   Counters
 }
@@ -116,6 +131,24 @@ func (m *model) step() {
 	} else {
 		m.bad = draw < m.options.Burst.P
 	}
+}
+
+// limited reports whether a datagram finds the bottleneck's queue full, and counts
+// it if so.
+func (m *model) limited(size int, now time.Time) bool {
+	l := m.options.Limit
+	if l.Rate == 0 {
+		return false
+	}
+	m.backlog, m.looked = max(m.backlog-now.Sub(m.looked), 0), now
+	cost := time.Duration(float64((size+l.Overhead)*8) / float64(l.Rate) * float64(time.Second))
+	if m.backlog+cost > l.Queue {
+		m.count.Overflowed += one(l.AtSocket)
+		m.count.Dropped += one(!l.AtSocket)
+		return true
+	}
+	m.backlog += cost
+	return false
 }
 
 // tally counts a fate; a dropped datagram suffers nothing else.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -149,8 +150,9 @@ func (r *Relay) forward(d []byte) error {
 	}
 	r.mu.Lock()
 	f := r.model.next()
+	limited := !f.drop && r.model.limited(len(d), time.Now())
 	r.mu.Unlock()
-	if f.drop {
+	if f.drop || limited {
 		return nil
 	}
 	if f.duplicate {
