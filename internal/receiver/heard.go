@@ -5,6 +5,7 @@ package receiver
 import (
 	"cmp"
 	"encoding/hex"
+	"fmt"
 	"time"
 
 	"sluice/internal/journal"
@@ -179,8 +180,16 @@ func (r *LinkReport) judgeSender(s link.Status) {
 	r.ClockDifference, r.ClockBeyondBound = d.Seconds(), d.Abs() > clockBound
 }
 
-// stateWord is a session's state in one word or two.
-func stateWord(s link.SessionStatus) string { return s.State.String() }
+// stateWord is a session's state in a word or two. An idle session that fills the link is a calibration.
+func stateWord(s link.SessionStatus) string {
+	if !s.Idle() || s.State == link.StateIdle || s.LastHeartbeat.IsZero() {
+		return s.State.String()
+	}
+	if s.State == link.StateEndOfSession {
+		return "calibration over"
+	}
+	return fmt.Sprintf("calibrating, step %d", s.Heartbeat.Pass)
+}
 
 // releaseName is the id of the release that a session carries; empty: none.
 func releaseName(a link.Announcement) string {
@@ -214,14 +223,17 @@ func isActive(s link.SessionStatus, now time.Time) bool {
 // judgeLoss tells apart what was lost here, before here, and at the sender. The kernel counts messages of up to 64 datagrams, of
 // whatever session, so what it dropped is known between two bounds.
 func judgeLoss(s link.SessionStatus) Loss {
-	l := Loss{
-		Sent: s.HeardSent(), Lost: s.Lost(), Before: s.Missing - s.Lost(), Damaged: s.Rejected["tag"],
-		HostDrops: s.KernelDrops,
+	l := splitLoss(s.HeardSent(), s.Lost(), s.Heartbeat.Failed, s.KernelDrops)
+	l.Before, l.Damaged = s.Missing-s.Lost(), s.Rejected["tag"]
+	return l
+}
+
+func splitLoss(sent, lost, failed, drops uint64) Loss {
+	l := Loss{Sent: sent, Lost: lost, HostDrops: drops}
+	if sent > 0 {
+		l.Percent = 100 * float64(lost) / float64(sent)
 	}
-	if l.Sent > 0 {
-		l.Percent = 100 * float64(l.Lost) / float64(l.Sent)
-	}
-	l.FailedAtSender = min(s.Heartbeat.Failed, l.Lost)
+	l.FailedAtSender = min(failed, lost)
 	onTheWay := l.Lost - l.FailedAtSender
 	l.HostAtLeast = min(l.HostDrops, onTheWay)
 	l.HostAtMost = min(l.HostDrops*groupedDatagrams, onTheWay)

@@ -109,14 +109,19 @@ func (r *Receiver) NewLink(conn link.BatchReader, reg prometheus.Registerer) (*l
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
-	links := make([]ed25519.PublicKey, 0, len(r.trust.Object.Links))
-	for _, l := range r.trust.Object.Links {
-		links = append(links, l.Public)
-	}
 	return link.NewReceiver(link.ReceiverConfig{
-		Conn: conn, PrivateKey: key.Secret, LinkKeys: links, Sink: r, Dir: dir,
+		Conn: conn, PrivateKey: key.Secret, LinkKeys: linkKeys(r.trust), Sink: r, Dir: dir,
 		Logger: r.log.Named("link"), Registerer: reg, Progress: r.linkProgress,
 	})
+}
+
+// linkKeys are the keys that may announce sessions.
+func linkKeys(st *trust.Store) []ed25519.PublicKey {
+	keys := make([]ed25519.PublicKey, 0, len(st.Object.Links))
+	for _, l := range st.Object.Links {
+		keys = append(keys, l.Public)
+	}
+	return keys
 }
 
 // linkProgress shows how far the payload of a running session has come.
