@@ -226,7 +226,6 @@ func (r *Receiver) beginStep(s *session, h Heartbeat, counter uint64, now time.T
 	}
 	if n := len(s.steps); n > 0 {
 		last := &s.steps[n-1]
-		s.chargeStep(next.dropsBefore)
 		next.failuresBefore = last.failuresBefore + last.SendFailures
 		if !last.Over { // its end was lost: the counters say how long it was
 			last.Over, last.Sent = true, max(last.Sent, next.start-min(next.start, last.start+repeats))

@@ -139,8 +139,9 @@ func TestCalibrateFailures(t *testing.T) {
 		s := newSender(t, k, &failing{BatchWriter: l.Writer(), from: 2200 * time.Millisecond, began: time.Now()}, nil)
 		must(t, s.Calibrate(t.Context(), link.Calibration{From: 10e6, Until: 15e6, Step: time.Second}, func(s link.SentStep) { sent = append(sent, s) }))
 		wait(time.Second)
-		steps := h.stop(t).Sessions[0].Steps
-		for i, s := range steps {
+		st := h.stop(t).Sessions[0]
+		equal(t, "failures of the whole session", st.Heartbeat.Failed, sent[1].Failed)
+		for i, s := range st.Steps {
 			// An announcement may be among what failed.
 			if s.SendFailures != sent[i].Failed || s.Sent-s.Authentic+1 < sent[i].Failed || s.Sent-s.Authentic > sent[i].Failed || (s.SendFailures > 0) != (i == 1) {
 				t.Errorf("step %d: %+v, sent %+v", i+1, s, sent[i])

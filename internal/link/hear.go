@@ -159,7 +159,7 @@ func (h *hearing) gone(s *session) {
 	h.lostGone += st.Lost()
 	h.failedGone += st.Heartbeat.Failed
 	if e := h.released[s.announcement.Release]; e != nil && s.release != nil && s.release.sessions == 1 {
-		e.Held, e.EnvelopeHave = false, 0
+		e.EnvelopeHave = 0
 	}
 }
 

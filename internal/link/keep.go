@@ -107,7 +107,6 @@ func (r *Receiver) readKept(name string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.late = true
 	if info, err := r.config.Dir.Stat(name); err == nil {
 		s.announced = info.ModTime() // written when it was first heard
 	}

@@ -55,8 +55,9 @@ func TestOnAir(t *testing.T) {
 		want("idle", false, "last pass: pass 2 of release abababababab ended 2000-01-01 00:00:09 UTC: 2,000 datagrams in 1 min 5 s at 900 Mbit/s; 7 of them (0.35 %) were not taken by this host's kernel")
 		last.Failed = 0
 		want("idle", false, "at 900 Mbit/s, all taken by this host's kernel")
+		pass(4 * time.Second)
 		tell(link.StateIdle, 1, 1452, 3) // as many bytes as before: nothing left
-		pass(6 * time.Second)
+		pass(2 * time.Second)
 		a.broke(errors.New("no route\x1b"))
 		want("quiet", false, "the receiver calls the link down: no route?")
 		if n := a.failures(); n != 10 {

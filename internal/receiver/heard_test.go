@@ -138,6 +138,11 @@ func TestReport(t *testing.T) {
 			[]string{"10 the sender's own kernel did not take (doctor on the bastion); 20 before this host's socket"},
 			nil,
 		},
+		{
+			"at the sender and in the host", up(heardSession(1, link.StateSending, 0, missing(40, 30, 40, 0))), receiver.LinkUp, true,
+			[]string{"30 the sender's own kernel did not take (doctor on the bastion); 10 dropped by this host's socket"},
+			[]string{"before this host's socket"},
+		},
 		{"more failures than losses", up(heardSession(1, link.StateSending, 0, missing(3, 10, 5, 0))), receiver.LinkUp, true, // announcements fail too
 			[]string{"(0.30 %): 3 the sender's own kernel"}, []string{"this host's socket"}},
 		{"late", up(heardSession(1, link.StateSending, 0, missing(0, 0, 0, 77))), receiver.LinkUp, true, []string{"nothing lost of 1,000 datagrams; 77 were sent before this process listened"}, nil},
@@ -210,6 +215,7 @@ func TestAwaited(t *testing.T) {
 	}{
 		{"nothing", idle, 0, nil, nil, ""},
 		{"arrived", idle, 0, []link.AnnouncedRelease{announced(9, link.ReleaseAccepted, nil)}, nil, ""},
+		{"arrived, and no job yet", idle, 0, []link.AnnouncedRelease{announced(5, link.ReleaseAccepted, nil)}, nil, ""},
 		{
 			"envelope", idle, 0,
 			[]link.AnnouncedRelease{announced(1, link.ReleaseAssembling, nil)},
