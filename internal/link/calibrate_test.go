@@ -53,10 +53,10 @@ func TestCalibrate(t *testing.T) {
 }
 
 func calibrated(t *testing.T, dir string, profile link.Profile, faults linktest.Options, from int) {
-	k, spy := newKeys(70), newSpy()
-	faults.Tap = spy.tap
+	k, spy := newKeys(70), linktest.NewSpy()
+	faults.Tap = spy.Tap
 	l := linktest.New(faults)
-	h := receive(t, k, spy.watch(l.Reader()), newSink(), dir, nil)
+	h := receive(t, k, spy.Watch(l.Reader()), newSink(), dir, nil)
 	wait(3 * time.Second) // the session is no late one
 	var sent []link.SentStep
 	s := newSender(t, k, l.Writer(), func(c *link.SenderConfig) { c.Profile = profile })
@@ -65,7 +65,7 @@ func calibrated(t *testing.T, dir string, profile link.Profile, faults linktest.
 	l.Release()
 	wait(2 * time.Second)
 	st := h.stop(t)
-	spy.check(t, st)
+	must(t, spy.Check(st))
 	steps := st.Sessions[0].Steps
 	if len(sent) != 6 || len(steps) != 6 {
 		t.Fatalf("%d steps sent, %d heard", len(sent), len(steps))
