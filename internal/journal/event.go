@@ -42,7 +42,7 @@ type Head struct {
 
 // Append adds one event to the audit trail. Seq and Prev are set here; Time is set if it is zero.
 func (j *Journal) Append(event Event) error {
-	return j.db.Update(func(tx *bolt.Tx) error { return j.appendEvent(tx, event) })
+	return j.update(func(tx *bolt.Tx) error { return j.appendEvent(tx, event) })
 }
 
 // Head returns the end of the audit trail as the journal recorded it.

@@ -39,7 +39,7 @@ func (j *Journal) Create(job Job) error {
 	if err := j.checkJob(job); err != nil {
 		return err
 	}
-	return j.db.Update(func(tx *bolt.Tx) error {
+	return j.update(func(tx *bolt.Tx) error {
 		jobs := tx.Bucket([]byte(bucketJobs))
 		if jobs.Get([]byte(job.ID)) != nil {
 			return fmt.Errorf("%w: %q", ErrExists, job.ID)
@@ -112,7 +112,7 @@ func (j *Journal) advance(
 	if !j.arrow[[2]string{from, to}] {
 		return Job{}, fmt.Errorf("%w: job %q: no arrow from %q to %q", ErrTransition, id, from, to)
 	}
-	err = j.db.Update(func(tx *bolt.Tx) error {
+	err = j.update(func(tx *bolt.Tx) error {
 		job, err = j.change(tx, id, from, to, mutate)
 		if err != nil {
 			return err
@@ -129,7 +129,7 @@ func (j *Journal) advance(
 
 // Touch changes a job without moving it: attempts, last error, NotBefore, Data. mutate is bound as in [Journal.Advance].
 func (j *Journal) Touch(id string, mutate func(*Job) error) (job Job, err error) {
-	err = j.db.Update(func(tx *bolt.Tx) error {
+	err = j.update(func(tx *bolt.Tx) error {
 		job, err = load(tx.Bucket([]byte(bucketJobs)), id)
 		if err != nil {
 			return err
@@ -143,7 +143,7 @@ func (j *Journal) Touch(id string, mutate func(*Job) error) (job Job, err error)
 // Delete removes a job in a final state (one without an arrow out of it), so that the journal does not grow for ever. Its
 // events stay, and event, filled in as by [Journal.Advance], is added to them. Errors: [ErrNotFound], [ErrTransition].
 func (j *Journal) Delete(id string, event Event) error {
-	return j.db.Update(func(tx *bolt.Tx) error {
+	return j.update(func(tx *bolt.Tx) error {
 		jobs := tx.Bucket([]byte(bucketJobs))
 		job, err := load(jobs, id)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -84,6 +85,8 @@ type Journal struct {
 	arrow map[[2]string]bool // legal (from, to)
 	state map[string]bool    // known states
 	now   func() time.Time
+
+	broken atomic.Bool // a sync failed, see ErrSync
 }
 
 // Open opens or creates the journal at path and brings its schema up to date. The parent directory must exist.

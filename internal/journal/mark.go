@@ -47,7 +47,7 @@ func (j *Journal) Marks() (map[string]Mark, error) {
 // AdvanceMark raises the mark of a stream. The same (epoch, seq) again, or less, is [ErrRollback]: a release is accepted
 // once. To move a job together with its mark use [Journal.AdvanceWithMark].
 func (j *Journal) AdvanceMark(stream string, m Mark) error {
-	return j.db.Update(func(tx *bolt.Tx) error { return raiseMark(tx, stream, m) })
+	return j.update(func(tx *bolt.Tx) error { return raiseMark(tx, stream, m) })
 }
 
 func raiseMark(tx *bolt.Tx, stream string, m Mark) error {

@@ -37,7 +37,7 @@ func TestRefused(t *testing.T) {
 			nil, context.Canceled, context.DeadlineExceeded, io.ErrUnexpectedEOF, os.ErrNotExist, os.ErrPermission, errors.New("unknown"),
 			hub.ErrUnavailable, hub.ErrProtocol, hub.ErrGated, hub.ErrToken, hub.ErrForbidden, hub.ErrRepoMoved, hub.ErrEntryNotFound, hub.ErrDigest,
 			hub.ErrStray, hub.ErrLimit, hub.ErrConfig, quality.ErrNoSamples, quality.ErrMalformed, quality.ErrMargins, quality.ErrSameRun,
-			journal.ErrLocked, journal.ErrCorrupt, link.ErrConfig, link.ErrBusy, link.ErrShort, mofn.ErrPassphrase, trust.ErrFingerprint,
+			journal.ErrLocked, journal.ErrSync, journal.ErrCorrupt, link.ErrConfig, link.ErrBusy, link.ErrShort, mofn.ErrPassphrase, trust.ErrFingerprint,
 		},
 	} {
 		for _, err := range errs {

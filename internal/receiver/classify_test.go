@@ -45,7 +45,7 @@ func classes() map[receiver.Disposition]map[string]error {
 		},
 		receiver.Broken: {
 			"durable.ErrSync": durable.ErrSync, "spool.ErrBroken": spool.ErrBroken, "link.ErrBroken": link.ErrBroken,
-			"registry.ErrStopped": registry.ErrStopped, "journal.ErrCorrupt": journal.ErrCorrupt, "journal.ErrTampered": journal.ErrTampered,
+			"registry.ErrStopped": registry.ErrStopped, "journal.ErrSync": journal.ErrSync, "journal.ErrCorrupt": journal.ErrCorrupt, "journal.ErrTampered": journal.ErrTampered,
 		},
 		receiver.Transient: {
 			"mofn.ErrKey": mofn.ErrKey, "mofn.ErrRole": mofn.ErrRole, "mofn.ErrKeyFile": mofn.ErrKeyFile, "mofn.ErrPassphrase": mofn.ErrPassphrase,

@@ -59,6 +59,7 @@ func dispositions() []struct {
 		{spool.ErrBroken, Broken},
 		{link.ErrBroken, Broken},
 		{registry.ErrStopped, Broken},
+		{journal.ErrSync, Broken},
 		{journal.ErrCorrupt, Broken},
 		{journal.ErrTampered, Broken},
 		{context.Canceled, Transient},
