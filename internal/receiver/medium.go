@@ -112,9 +112,9 @@ func (r *Receiver) dropPayload(id string) error {
 
 // takeIn reserves the space by copying the payload in.
 func (r *Receiver) takeIn(ctx context.Context, medium *os.Root, env *envelope.Envelope, approval mofn.Approval) error {
-	files, err := medium.OpenRoot("payload")
+	files, err := openPayload(medium)
 	if err != nil {
-		return fmt.Errorf("%w: the medium has no payload directory: %w", envelope.ErrFormat, err)
+		return err
 	}
 	defer files.Close()
 	if err := noExtras(files, env.Statement); err != nil {
@@ -142,6 +142,26 @@ func (r *Receiver) takeIn(ctx context.Context, medium *os.Root, env *envelope.En
 	return sh.copyFrom(ctx, files, env.Statement, r.progress("import", job))
 }
 
+// openPayload opens the payload directory of a medium. That it is not there, or no directory, is a verdict; that it cannot be read now
+// is none.
+func openPayload(medium *os.Root) (*os.Root, error) {
+	info, err := medium.Lstat("payload")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: the medium has no payload directory: %w", envelope.ErrFormat, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("medium: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("%w: the medium's payload is no directory but %s", envelope.ErrFormat, info.Mode().Type())
+	}
+	files, err := medium.OpenRoot("payload")
+	if err != nil {
+		return nil, fmt.Errorf("medium: %w", err)
+	}
+	return files, nil
+}
+
 // noExtras refuses a medium that holds a file which the statement does not name: it would be lost silently.
 func noExtras(root *os.Root, st *envelope.Statement) error {
 	known := make(map[string]bool, len(st.Subjects))
@@ -166,7 +186,9 @@ func (r *Receiver) finish(ctx context.Context, id string, wait bool) (journal.Jo
 		if r.stages()[job.State] == nil {
 			return job, nil
 		}
-		if left := job.NotBefore.Sub(r.now()); left > 0 {
+		// A stage that failed waits for its next turn in the daemon's loop; whoever calls a verb says that the turn is now. Only a hold
+		// time, which no failure sets, is sat out.
+		if left := job.NotBefore.Sub(r.now()); left > 0 && job.Attempts == 0 {
 			if !wait {
 				return job, nil
 			}

@@ -18,6 +18,7 @@ import (
 	"sluice/internal/trust/trusttest"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
+	"sluice/pkg/registry"
 )
 
 func TestImport(t *testing.T) {
@@ -34,6 +35,24 @@ func TestImport(t *testing.T) {
 	b.clean()
 }
 
+// TestImportAfterFailure: a stage that failed waits for its turn in the daemon's loop; a person who calls the verb again does not wait.
+func TestImportAfterFailure(t *testing.T) {
+	b := newBench(t)
+	r := b.approved("models/llm", 1)
+	b.r.SetTarget(func(to receiver.Target) receiver.Target {
+		return failing{Target: to, err: registry.ErrUnavailable}
+	})
+	if _, err := b.r.Import(t.Context(), b.medium(r), false); err == nil {
+		t.Fatal("published by a registry that fails")
+	}
+	b.restart()
+	job, err := b.r.Import(t.Context(), b.medium(r), false)
+	must(t, err)
+	if job.State != "PUBLISHED" {
+		t.Errorf("state %s: the second import waited for the first one's back-off, and said nothing", job.State)
+	}
+}
+
 // TestImportDamagedMedium: each is refused with evidence, nothing of it stays in the spool, and the whole medium is taken afterwards.
 func TestImportDamagedMedium(t *testing.T) {
 	file := filepath.Join("payload", "deep", "er", "x.safetensors")
@@ -44,10 +63,13 @@ func TestImportDamagedMedium(t *testing.T) {
 		"an extra link": func(t *testing.T, dir string) {
 			must(t, os.Symlink("README.md", filepath.Join(dir, "payload", "more")))
 		},
-		"a missing file":         func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, file))) },
-		"a cut file":             func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, file), 10)) },
-		"a longer file":          func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, file), 1<<20)) },
-		"no payload":             func(t *testing.T, dir string) { must(t, os.RemoveAll(filepath.Join(dir, "payload"))) },
+		"a missing file": func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, file))) },
+		"a cut file":     func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, file), 10)) },
+		"a longer file":  func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, file), 1<<20)) },
+		"no payload":     func(t *testing.T, dir string) { must(t, os.RemoveAll(filepath.Join(dir, "payload"))) },
+		"a link for the payload": func(t *testing.T, dir string) {
+			swap(t, dir, "payload", func(p string) error { return os.Symlink(t.TempDir(), p) })
+		},
 		"a directory for a file": func(t *testing.T, dir string) { swap(t, dir, file, func(p string) error { return os.Mkdir(p, 0o700) }) },
 		"a link for a file": func(t *testing.T, dir string) {
 			swap(t, dir, file, func(p string) error { return os.Symlink("/etc/hostname", p) })
@@ -84,7 +106,7 @@ func TestImportDamagedMedium(t *testing.T) {
 
 func swap(t *testing.T, dir, file string, put func(string) error) {
 	t.Helper()
-	must(t, os.Remove(filepath.Join(dir, file)))
+	must(t, os.RemoveAll(filepath.Join(dir, file)))
 	must(t, put(filepath.Join(dir, file)))
 }
 
