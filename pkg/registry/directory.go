@@ -143,11 +143,18 @@ func (d *dirStore) stage(ctx context.Context, staged string, b body) error {
 		return err
 	}
 	defer src.Close()
-	if file, ok := src.(*os.File); ok && b.link && d.link && d.linkFile(file, staged) == nil {
-		b.add(b.size)
-		return nil
+	var linked error
+	if file, ok := src.(*os.File); ok && b.link && d.link {
+		if linked = d.linkFile(file, staged); linked == nil {
+			b.add(b.size)
+			return nil
+		}
 	}
-	return d.copyFile(ctx, src, staged, b)
+	err = d.copyFile(ctx, src, staged, b)
+	if errors.Is(err, fs.ErrExist) { // what the link left, and could not take back: that error is the cause
+		return errors.Join(err, linked)
+	}
+	return err
 }
 
 // seal makes a staged file durable and hashes what the medium then holds.
