@@ -123,6 +123,9 @@ func (o *Object) create() error {
 	if err == nil {
 		o.record, err = createRecord(o.root, o.digest)
 	}
+	if errors.Is(err, durable.ErrSync) { // to tidy up is to sync again; what is left the next Open takes over
+		return err
+	}
 	if err != nil {
 		return errors.Join(err, o.files.remove(o.root), removeIfThere(o.root, repairName), removeIfThere(o.root, mapName))
 	}
