@@ -186,7 +186,11 @@ func (s *shelf) copyFile(medium *os.Root, i int, f envelope.Subject) (err error)
 	if err := durable.Allocate(out, f.Annotations.Size); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	n, err := io.Copy(out, io.LimitReader(in, f.Annotations.Size))
+	if _, err := io.Copy(out, io.LimitReader(in, f.Annotations.Size)); err != nil {
+		return fmt.Errorf("copy of %s: %w", f.Name, err)
+	}
+	// What Copy counts is wrong after a copy_file_range that failed half way: it goes on with reads, and forgets what came before.
+	n, err := out.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return fmt.Errorf("copy of %s: %w", f.Name, err)
 	}
