@@ -20,7 +20,8 @@ var errNoLink = errors.New("registry: file cannot be linked")
 // linkFile gives the spool file the name staged: a reflink if the file system
 // has them, else a hard link. On any error nothing is left and the caller copies.
 func (d *dirStore) linkFile(src *os.File, staged string) error {
-	if d.reflink(src, staged) == nil {
+	cloned := d.reflink(src, staged)
+	if cloned == nil {
 		return nil
 	}
 	info, err := src.Stat()
@@ -39,6 +40,9 @@ func (d *dirStore) linkFile(src *os.File, staged string) error {
 	// The name of an open descriptor, not of a path: what is linked is what was opened.
 	from := fmt.Sprintf("/proc/self/fd/%d", src.Fd())
 	err = unix.Linkat(unix.AT_FDCWD, from, int(dir.Fd()), path.Base(staged), unix.AT_SYMLINK_FOLLOW)
+	if errors.Is(err, unix.EEXIST) { // what the clone left, and could not take back: that error is the cause
+		return errors.Join(err, cloned)
+	}
 	if err != nil {
 		return err
 	}
