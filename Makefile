@@ -14,7 +14,7 @@ CERTIFY     ?=
 RACE        := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-real check lint bench certify-link fuzz clean
+.PHONY: help build demo test test-real check lint bench certify-link certify-crash fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -49,6 +49,10 @@ bench: build ## goodput, CPU, memory beside a raw UDP blast; writes bench/result
 certify-link: build ## what the link survives, row by row; writes docs/certification/link.md and link.json (7 minutes; some rows need root)
 	@$(GOBUILD) -o bin/certify ./integration/certify
 	@bin/certify -commit $(VERSION) $(CERTIFY)
+
+certify-crash: build ## what kills, failing calls, power cuts and full disks leave; writes docs/certification/crash.md and crash.json (25 minutes; root, strace)
+	@$(GOBUILD) -o bin/certify ./integration/certify
+	@bin/certify -table crash -commit $(VERSION) $(CERTIFY)
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
 	@set -e; for pkg in $$(go list ./...); do for f in $$(go test -list '^Fuzz' $$pkg | grep ^Fuzz || true); do \

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -52,6 +53,60 @@ func TestCertify(t *testing.T) {
 			t.Errorf("the report for people has no row %s", row.name)
 		}
 	}
+}
+
+// crashScale makes of each row of the other table a few trials: each is a real process, or several.
+const crashScale = 0.002
+
+// TestMain lets this binary be a victim of its own tests.
+func TestMain(m *testing.M) {
+	if order, isVictim := os.LookupEnv(victimEnv); isVictim {
+		os.Exit(victim(order))
+	}
+	os.Exit(m.Run())
+}
+
+// TestCertifyCrash runs every row of the table of crashes, scaled down. A row that this machine does not allow is skipped, and says so.
+func TestCertifyCrash(t *testing.T) {
+	dir := t.TempDir()
+	o := options{
+		table: "crash", seed: 1, scale: crashScale, markdown: filepath.Join(dir, "crash.md"), json: filepath.Join(dir, "crash.json"), commit: "test",
+		bin: binaries(t),
+	}
+	var out strings.Builder
+	if err := certify(t.Context(), t, o, &out); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	b, err := os.ReadFile(o.json)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal(b, &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Rows) != len(crashRows()) {
+		t.Errorf("%d rows of %d", len(r.Rows), len(crashRows()))
+	}
+	for _, row := range r.Rows {
+		if row.Status == skip {
+			t.Logf("row %s was NOT tried: %s", row.Name, row.Reason)
+		}
+	}
+}
+
+// binaries are those that make built, or built here.
+func binaries(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv("SLUICE_BIN"); dir != "" {
+		return dir
+	}
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "sluice/cmd/...")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return dir
 }
 
 // TestSeedRepeats: one seed, one trial; another seed, another.

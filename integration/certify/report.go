@@ -32,6 +32,7 @@ type report struct {
 	Scale   float64   `json:"scale"`
 	Seconds float64   `json:"seconds"`
 	Rows    []result  `json:"rows"`
+	book    book
 }
 
 // result is one row of it.
@@ -46,7 +47,7 @@ type result struct {
 	FirstSeed uint64     `json:"first_seed,omitempty"`
 	Failures  []failure  `json:"failures,omitempty"`
 	Seconds   float64    `json:"seconds"`
-	sockets   bool
+	table     string
 }
 
 // measured is a figure of a row.
@@ -69,7 +70,7 @@ func newReport(o options) *report {
 	}
 	return &report{
 		Commit: o.commit, Time: time.Now().UTC().Truncate(time.Second), Host: host, CPU: cpu(), Kernel: kernel(),
-		Go: runtime.Version(), Scale: o.scale,
+		Go: runtime.Version(), Scale: o.scale, book: books()[o.book()],
 	}
 }
 
@@ -171,7 +172,7 @@ func (r *report) write(o options) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(writeFile(o.json, append(j, '\n')), writeFile(o.markdown, []byte(r.text())))
+	return errors.Join(writeFile(o.file(o.json, ".json"), append(j, '\n')), writeFile(o.file(o.markdown, ".md"), []byte(r.text())))
 }
 
 func writeFile(name string, content []byte) error {
@@ -191,7 +192,7 @@ func (r result) line() string {
 		line += " " + r.Reason
 	}
 	for _, f := range r.Failures {
-		line += fmt.Sprintf("\n      seed %d: %s\n      repeat with: certify -row %s -seed %d -trials 1", f.Seed, oneLine(f.Error), r.Name, f.Seed)
+		line += fmt.Sprintf("\n      seed %d: %s\n      repeat with: certify -table %s -row %s -seed %d -trials 1", f.Seed, oneLine(f.Error), r.table, r.Name, f.Seed)
 	}
 	return line
 }
@@ -225,15 +226,14 @@ func group(digits string) string {
 // text is the report for people.
 func (r *report) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# What the link survives\n\nWritten by `make certify-link`; [docs/certification.md](../certification.md) says how to read it.\n\n")
+	fmt.Fprintf(&b, "# %s\n\nWritten by `make %s`; [docs/certification.md](../certification.md) says how to read it.\n\n", r.book.title, r.book.target)
 	fmt.Fprintf(&b, "| | |\n|---|---|\n| commit | %s |\n| time | %s |\n| host | %s |\n| processors | %s |\n| kernel | %s |\n| Go | %s |\n| scale | %v |\n| took | %.0f s |\n\n",
 		r.Commit, r.Time.Format(time.RFC3339), r.Host, r.CPU, r.Kernel, r.Go, r.Scale, r.Seconds)
 	b.WriteString("| row | promise | trials kept | result | measured | seeds |\n|---|---|---|---|---|---|\n")
 	for _, row := range r.Rows {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", row.Name, row.Promise, row.kept(), row.Status, row.told(), row.seeds())
 	}
-	b.WriteString("\nTo repeat a row: `bin/certify -row N1`. To repeat one trial of a row in virtual time exactly: `bin/certify -row N1 -seed S -trials 1`, " +
-		"with any S of its seeds. Rows on sockets (their names end in r) take their losses from the kernel's own random numbers: the seed only names the trial.\n")
+	b.WriteString("\n" + r.book.repeat + "\n")
 	r.failures(&b)
 	return b.String()
 }

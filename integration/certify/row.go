@@ -19,6 +19,7 @@ type row struct {
 	report  []column
 	judge   func(all []figures) error // on all trials together; may be nil
 	sockets bool                      // on real sockets, in real time
+	disks   bool                      // real programs on real file systems, in real time, on every core
 	heavy   bool                      // too large to be scaled: left out below scale 1 unless it is named
 }
 
@@ -28,8 +29,31 @@ type column struct {
 	fold       func(all []float64) float64
 }
 
-// table is every row, in the order of the report. Names are those of the acceptance list (N: the link's faults, S: hostile senders,
-// P: the two sides, I: invariants); a trailing r says that the row is on real sockets.
+// book is a table of rows and what its report says around them.
+type book struct {
+	name, title, target string
+	rows                func() []row
+	repeat              string // how a trial is played again
+}
+
+// books are the tables, by the name that -table gives.
+func books() map[string]book {
+	return map[string]book{
+		"link": {
+			name: "link", title: "What the link survives", target: "certify-link", rows: table,
+			repeat: "To repeat a row: `bin/certify -row N1`. To repeat one trial of a row in virtual time exactly: `bin/certify -row N1 -seed S -trials 1`, " +
+				"with any S of its seeds. Rows on sockets (their names end in r) take their losses from the kernel's own random numbers: the seed only names the trial.",
+		},
+		"crash": {
+			name: "crash", title: "What a crash, a full disk and a rotten bit leave", target: "certify-crash", rows: crashRows,
+			repeat: "To repeat a row: `bin/certify -table crash -row S4`. A failing trial of S4 or S5 names its point: `bin/certify -table crash -row S4 -at fsync:KILL:12` " +
+				"strikes there again. Rows S7, D1 and D2 repeat by their seed; a power cut falls where the clock says, and its seed only draws the time.",
+		},
+	}
+}
+
+// table is every row of the link, in the order of the report. Names are those of the acceptance list (N: the link's faults, S: hostile
+// senders, P: the two sides, I: invariants); a trailing r says that the row is on real sockets.
 func table() []row {
 	rows := append(lossRows(), outageRows()...)
 	rows = append(rows, orderRows()...)

@@ -41,6 +41,7 @@ type certifier struct {
 	out     io.Writer
 	scratch string // directory of the trials
 	field   *field // of the rows on sockets; nil until the first
+	wards   ward   // where processes die
 }
 
 // certify runs the rows of the options, writes the reports, and returns errFailed when a row failed.
@@ -83,7 +84,11 @@ func scratchDir() (string, error) {
 
 // chosen returns the rows that the options name.
 func chosen(o options) ([]row, error) {
-	all := table()
+	book, ok := books()[o.book()]
+	if !ok {
+		return nil, fmt.Errorf("%w: table %q; there are link and crash", errRow, o.table)
+	}
+	all := book.rows()
 	if o.rows == "" {
 		return all, nil
 	}
@@ -105,14 +110,14 @@ func (c *certifier) row(ctx context.Context, r row, count *ledgers) result {
 	if c.trials > 0 {
 		n = c.trials
 	}
-	res := result{Name: r.name, Promise: r.promise, FirstSeed: c.seed, sockets: r.sockets}
+	res := result{Name: r.name, Promise: r.promise, FirstSeed: c.seed, table: c.book()}
 	if r.heavy && c.scale < 1 && c.rows == "" {
 		return res.skipped(fmt.Errorf("%w: too large for -scale %v", errSkip, c.scale))
 	}
 	began := time.Now()
 	played := c.trial(ctx, r, n)
 	res.Seconds = math.Round(10*time.Since(began).Seconds()) / 10
-	if !r.sockets {
+	if !r.sockets && !r.disks {
 		count.add(played)
 	}
 	return res.judged(r, played)
@@ -125,11 +130,17 @@ type played struct {
 	err     error
 }
 
+// diskWorkers is how many trials of real programs run at once: each waits for the other half of it half of the time.
+func diskWorkers() int { return 2 * runtime.GOMAXPROCS(0) }
+
 // trial plays n trials of a row, on every core where time is virtual. It returns those that were played, in the order of their seeds.
 func (c *certifier) trial(ctx context.Context, r row, n int) []played {
 	workers := runtime.GOMAXPROCS(0)
-	if r.sockets || r.heavy {
+	switch {
+	case r.sockets || r.heavy:
 		workers = 1
+	case r.disks:
+		workers = diskWorkers()
 	}
 	var mu sync.Mutex
 	var all []played
@@ -171,7 +182,7 @@ func (c *certifier) one(ctx context.Context, t *testing.T, r row, seed uint64) (
 			p.err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	if r.sockets {
+	if r.sockets || r.disks {
 		p.figures, p.err = r.play(ctx, c, seed)
 		return p
 	}
