@@ -294,8 +294,10 @@ func backOff(attempts int) time.Duration {
 func (r *Receiver) lostSpool(job journal.Job, cause error) error {
 	r.log.Error("the spool lost a release", zap.String("release", job.ID), zap.Error(cause))
 	note := func(j *journal.Job) error { j.LastError, j.NotBefore = clip(cause.Error()), time.Time{}; return nil }
-	_, err := r.journal.Advance(job.ID, job.State, stateRejected, note, r.newEvent("spool lost", job.ID, cause.Error()))
-	return errors.Join(err, r.removeSpool(job.ID))
+	if _, err := r.journal.Advance(job.ID, job.State, stateRejected, note, r.newEvent("spool lost", job.ID, cause.Error())); err != nil {
+		return err
+	}
+	return r.removeSpool(job.ID)
 }
 
 // tidy drops receptions that were overtaken, reads published releases back and frees their spool copies when their time has come.

@@ -215,7 +215,10 @@ func (r *Receiver) readBack(ctx context.Context, job journal.Job) error {
 	_, err = r.journal.Touch(job.ID, func(j *journal.Job) error {
 		return errors.Join(clearError(j), setData(j, func(d *jobData) { d.SpoolKept, d.ReadBack = false, r.now().Format(time.RFC3339) }))
 	})
-	return errors.Join(err, r.removeSpool(job.ID))
+	if err != nil { // the journal says still that the copy is here
+		return err
+	}
+	return r.removeSpool(job.ID)
 }
 
 // republish repairs a registry that lost what it had acknowledged. The policy is asked again, without succession: the

@@ -5,6 +5,7 @@ package receiver_test
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -401,4 +402,38 @@ func TestSweep(t *testing.T) {
 	if !b.spooled(waiting) || !b.spooled(r) {
 		t.Error("the spool of a job was removed")
 	}
+}
+
+// TestSpoolOutlivesJournal: a copy that the journal could not be told of is not freed.
+func TestSpoolOutlivesJournal(t *testing.T) {
+	b := newBench(t)
+	r := b.approved("models/llm", 1)
+	b.receive(r)
+	b.step()
+	b.published(r)
+	b.clock.add(time.Hour)
+	b.r.SetTarget(func(to receiver.Target) receiver.Target { return closing{to, b.r} })
+	if err := b.r.Step(t.Context()); err == nil {
+		t.Error("the journal is closed, and nobody noticed")
+	}
+	if !b.spooled(r) {
+		t.Error("the spool copy is gone, and the journal says that it is here")
+	}
+	b.restart()
+	b.step()
+	if b.spooled(r) {
+		t.Error("the spool copy is here still")
+	}
+	b.clean()
+}
+
+// closing is a registry that takes the journal away while it is read.
+type closing struct {
+	receiver.Target
+	r *receiver.Receiver
+}
+
+func (c closing) Open(ctx context.Context, name string, id [32]byte, path string) (io.ReadCloser, int64, error) {
+	f, size, err := c.Target.Open(ctx, name, id, path)
+	return f, size, errors.Join(err, c.r.Journal().Close())
 }
