@@ -36,8 +36,8 @@ func fullRows() []row {
 
 // bothEnds wants that the steps went from too little to enough.
 func bothEnds(all []figures) error {
-	fitted, named := sum(all, "fitted"), sum(all, "named")
-	if !few(all) && (fitted == 0 || named == 0) {
+	fitted, named, large := sum(all, "fitted"), sum(all, "named"), sum(all, "large")
+	if !few(all) && (named == 0 || large > 0 && fitted == 0) {
 		return fmt.Errorf("of %d disks %v were large enough and %v too small for the payload: the steps do not span the release", len(all), fitted, named)
 	}
 	return nil
@@ -72,6 +72,9 @@ func full(s scene) trial {
 			f, err = p.fill(s)
 			return errors.Join(err, unmount(p.disk))
 		})
+		if f != nil {
+			f["large"] = number01(size > leastDisk+diskStep*fullSteps*9/10)
+		}
 		if err != nil {
 			err = fmt.Errorf("a disk of %d bytes: %w", size, err)
 		}
