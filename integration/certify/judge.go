@@ -41,8 +41,8 @@ func (p *bed) judge() (l left, err error) {
 			return l, fmt.Errorf("recorded but absent: the journal says %s: %w", l.state, err)
 		}
 	case l.state == "RECEIVING":
-		if b, err := os.ReadFile(p.spool("envelope.sluice")); err != nil || !bytes.Equal(b, p.stream) {
-			return l, fmt.Errorf("recorded but absent: the journal says RECEIVING, the spool has no envelope: %w", err)
+		if err := same(p.spool("envelope.sluice"), p.stream); err != nil {
+			return l, fmt.Errorf("recorded but absent: the journal says RECEIVING: %w", err)
 		}
 	}
 	return l, nil
@@ -90,8 +90,8 @@ func (l left) did(action string) (n int) {
 
 // spoolWhole compares the spool with what was sealed.
 func (p *bed) spoolWhole() error {
-	if b, err := os.ReadFile(p.spool("envelope.sluice")); err != nil || !bytes.Equal(b, p.stream) {
-		return fmt.Errorf("the spooled envelope is not the one that was sealed (%w)", err)
+	if err := same(p.spool("envelope.sluice"), p.stream); err != nil {
+		return err
 	}
 	for i, want := range p.files {
 		if err := same(p.spool("payload", "files", fmt.Sprintf("%06d", i)), want); err != nil {
@@ -168,10 +168,11 @@ func (p *bed) unnamed() error {
 			if err != nil || d.IsDir() {
 				return err
 			}
-			if b, err := os.ReadFile(name); err != nil || bytes.Contains(b, []byte(p.id())) {
-				return fmt.Errorf("%s names a release that has no COMMIT (%w)", name, err)
+			b, err := os.ReadFile(name)
+			if err == nil && bytes.Contains(b, []byte(p.id())) {
+				err = fmt.Errorf("%s names a release that has no COMMIT", name)
 			}
-			return nil
+			return err
 		})
 		if err != nil {
 			return err

@@ -294,8 +294,9 @@ func (s *sheaf) complete(ctx context.Context, o *spool.Object) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if disk, err := s.read(); err != nil || !bytes.Equal(disk, s.object) {
-		return fmt.Errorf("complete, and not what was sent (%w)", err)
+	disk, err := s.read()
+	if err == nil && !bytes.Equal(disk, s.object) {
+		err = errors.New("complete, and not what was sent")
 	}
-	return nil
+	return err
 }

@@ -185,7 +185,7 @@ func rotPublished(p *bed, random *rand.Rand) (figures, error) {
 		return repaired(), p.whole()
 	}
 	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%s was published again from a damaged copy (%w)", filepath.Base(file), err)
+		return nil, errors.Join(fmt.Errorf("%s was published again from a damaged copy", filepath.Base(file)), err)
 	}
 	return figures{"found": 1}, nil
 }
