@@ -58,21 +58,13 @@ func TestCertify(t *testing.T) {
 // crashScale makes of each row of the other table a few trials: each is a real process, or several.
 const crashScale = 0.002
 
-// TestMain lets this binary be a victim of its own tests.
-func TestMain(m *testing.M) {
-	if order, isVictim := os.LookupEnv(victimEnv); isVictim {
-		os.Exit(victim(order))
-	}
-	os.Exit(m.Run())
-}
-
 // TestCertifyCrash runs every row of the table of crashes, scaled down. A row that this machine does not allow is skipped, and says so.
 func TestCertifyCrash(t *testing.T) {
 	dir := t.TempDir()
 	o := options{
 		table: "crash", seed: 1, scale: crashScale, markdown: filepath.Join(dir, "crash.md"), json: filepath.Join(dir, "crash.json"), commit: "test",
-		bin: binaries(t),
 	}
+	o.bin, o.victim = binaries(t)
 	var out strings.Builder
 	if err := certify(t.Context(), t, o, &out); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
@@ -95,18 +87,18 @@ func TestCertifyCrash(t *testing.T) {
 	}
 }
 
-// binaries are those that make built, or built here.
-func binaries(t *testing.T) string {
+// binaries are those that make built, or built here, and this command as the victim: with the race detector each would take seconds.
+func binaries(t *testing.T) (dir, victim string) {
 	t.Helper()
-	if dir := os.Getenv("SLUICE_BIN"); dir != "" {
-		return dir
+	built, packages := t.TempDir(), []string{"."}
+	if dir = os.Getenv("SLUICE_BIN"); dir == "" {
+		dir, packages = built, append(packages, "sluice/cmd/...")
 	}
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", dir+"/", "sluice/cmd/...")
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"build", "-trimpath", "-buildvcs=false", "-o", built + "/"}, packages...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	return dir
+	return dir, filepath.Join(built, "certify")
 }
 
 // TestSeedRepeats: one seed, one trial; another seed, another.

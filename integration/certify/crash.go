@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,8 @@ type ward struct {
 	lab.Site
 	once  sync.Once
 	err   error
-	self  string    // this program, which is the victim too
+	self  string    // the victim
+	cheap sync.Once // see cheapen
 	plain *specimen // published at once
 	held  *specimen // held for heldFor
 	beds  atomic.Int64
@@ -75,31 +77,27 @@ func (s *specimen) id() string { return s.env.ID.String() }
 // ward returns the ward, which the first trial sets up.
 func (c *certifier) ward(ctx context.Context) (*ward, error) {
 	w := &c.wards
-	w.once.Do(func() { w.err = w.setUp(ctx, c.bin, filepath.Join(c.scratch, "ward")) })
+	w.once.Do(func() { w.err = w.setUp(ctx, c.options, filepath.Join(c.scratch, "ward")) })
 	return w, w.err
 }
 
-func (w *ward) setUp(ctx context.Context, bin, dir string) (err error) {
-	if bin == "" {
+func (w *ward) setUp(ctx context.Context, o options, dir string) error {
+	if o.bin == "" {
 		return fmt.Errorf("%w: no binaries were named (-bin)", errSkip)
 	}
-	if bin, err = filepath.Abs(bin); err != nil {
+	bin, err1 := filepath.Abs(o.bin)
+	self, err2 := os.Executable()
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	if w.self, err = os.Executable(); err != nil {
-		return err
-	}
+	w.self = cmp.Or(o.victim, self)
 	w.Site = lab.Site{Bin: bin, Dir: dir, Hold: heldFor}
 	w.points, w.disks, w.spans = make(map[string][]point), make(map[string]chan *disk), make(map[string]time.Duration)
 	if err := w.Setup(ctx); err != nil {
 		return err
 	}
 	officers := append(lab.Security()[:2:2], lab.Quality()[0])
-	for _, key := range append([]string{lab.Receiver, "link", "packer"}, officers...) {
-		if err := w.cheapen(key); err != nil {
-			return err
-		}
-	}
+	var err error
 	if w.plain, err = w.specimen(ctx, "data/crash", officers[:2]); err != nil {
 		return err
 	}
@@ -107,8 +105,20 @@ func (w *ward) setUp(ctx context.Context, bin, dir string) (err error) {
 	return err
 }
 
-// cheapen seals a key anew under a passphrase that is quick to try: a daemon that is started a hundred times opens it each time.
-func (w *ward) cheapen(name string) error {
+// cheapen seals the keys of the link anew under a passphrase that is quick to try: a daemon that is started a hundred times opens its
+// own each time. Nothing else opens one.
+func (w *ward) cheapen() error {
+	w.cheap.Do(func() {
+		for _, name := range []string{lab.Receiver, "link"} {
+			if w.err == nil {
+				w.err = w.reseal(name)
+			}
+		}
+	})
+	return w.err
+}
+
+func (w *ward) reseal(name string) error {
 	pass, err := trust.ReadPassphrase(w.Path("passphrase"))
 	if err != nil {
 		return err

@@ -188,6 +188,9 @@ func playDaemon(ctx context.Context, c *certifier, seed uint64) (f figures, err 
 	if err != nil {
 		return nil, err
 	}
+	if err := w.cheapen(); err != nil {
+		return nil, err
+	}
 	var at point
 	if c.at != "" {
 		at, err = parsePoint(c.at)

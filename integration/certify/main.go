@@ -38,6 +38,7 @@ type options struct {
 	markdown string  // file; empty: none; perTable: docs/certification/TABLE.md
 	json     string  // the same
 	bin      string  // directory of the two binaries; empty: the rows on sockets are skipped
+	victim   string  // the program that is the victim; empty: this one
 	commit   string
 }
 
