@@ -50,7 +50,7 @@ certify-link: build ## what the link survives, row by row; writes docs/certifica
 	@$(GOBUILD) -o bin/certify ./integration/certify
 	@bin/certify -commit $(VERSION) $(CERTIFY)
 
-certify-crash: build ## what kills, failing calls, power cuts and full disks leave; writes docs/certification/crash.md and crash.json (25 minutes; root, strace)
+certify-crash: build ## what kills, failing calls, power cuts and full disks leave; writes docs/certification/crash.md and crash.json (13 minutes; root, strace)
 	@$(GOBUILD) -o bin/certify ./integration/certify
 	@bin/certify -table crash -commit $(VERSION) $(CERTIFY)
 
