@@ -48,8 +48,8 @@ func (p *pacer) cost(size, count int) time.Duration {
 	return time.Duration(float64(bits) / float64(p.rate) * float64(time.Second))
 }
 
-// sleep waits for d or for the end of ctx. It never spins: a timer wakes some 60 us late, catchUp makes up for it, and so
-// the worst at a high rate is two batches on end, where spinning cost a quarter of a core.
+// sleep waits for d or for the end of ctx. It never spins: a timer that wakes late is made up for (catchUp), at the price
+// of batches on end at a high rate; spinning took 0.2 to 0.6 CPU seconds a GiB at 2 to 4 Gbit/s.
 func (p *pacer) sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()

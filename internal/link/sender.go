@@ -23,9 +23,9 @@ const (
 	// 13 MiB costs no group more than 10 symbols of 192.
 	defaultSpan = 256 << 20
 
-	// settlePerFile is what a receiver needs to make and to reserve one file, on a
-	// busy machine: 100,000 files take some seconds, and what is sent meanwhile
-	// comes too early.
+	// settlePerFile is what a receiver is given to make and to reserve one file.
+	// Chosen, not measured a file: with it 20,000 files crossed in one pass on a
+	// busy machine, where without it what was sent meanwhile came too early.
 	settlePerFile = 200 * time.Microsecond
 
 	// settleBase and settleBytesPerSecond make the default settling time: what a
