@@ -61,46 +61,42 @@ func calibrate(ctx context.Context, s cli.Streams, cfg receiver.Config, o receiv
 	if !errors.Is(err, admin.ErrUnreachable) {
 		return err
 	}
-	return measure(ctx, cfg, func(ctx context.Context, lr *link.Receiver) error {
-		return follow(ctx, s, o, asJSON, "no daemon answers; listening on "+cfg.Link.Listen, func(context.Context) ([]link.SessionStatus, error) { return lr.Sessions(), nil })
+	return measure(ctx, cfg, func(ctx context.Context, m *receiver.Meter) error {
+		return follow(ctx, s, o, asJSON, "no daemon answers; listening on "+cfg.Link.Listen, func(context.Context) ([]link.SessionStatus, error) { return m.Status().Sessions, nil })
 	})
 }
 
 // measure runs fn beside a receiving end of its own, which keeps nothing.
-func measure(ctx context.Context, cfg receiver.Config, fn func(context.Context, *link.Receiver) error) (err error) {
+func measure(ctx context.Context, cfg receiver.Config, fn func(context.Context, *receiver.Meter) error) (err error) {
 	log := zap.NewNop()
-	conn, err := listen(ctx, cfg, log)
+	sockets, err := listen(ctx, cfg, log)
 	if err != nil {
 		return fmt.Errorf("%w; when systemd holds the socket, start the daemon: systemctl start diode-receiver", err)
 	}
-	defer cli.CloseInto(&err, conn)
+	defer func() { err = errors.Join(err, closeAll(sockets)) }()
 	name, err := os.MkdirTemp("", "sluice-calibrate-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(name)) }()
-	dir, err := os.OpenRoot(name)
-	if err != nil {
-		return err
-	}
-	defer cli.CloseInto(&err, dir)
-	lr, err := receiver.NewMeter(cfg, conn, dir, log)
+	m, err := receiver.NewMeter(ctx, cfg, sockets, frontArguments(cfg), name, log)
 	if err != nil {
 		return cli.Usage(err)
 	}
-	return beside(ctx, lr, fn)
+	defer cli.CloseInto(&err, m)
+	return beside(ctx, m, fn)
 }
 
 // beside runs the receiving end until fn is done, and cuts fn short when it breaks.
-func beside(ctx context.Context, lr *link.Receiver, fn func(context.Context, *link.Receiver) error) error {
+func beside(ctx context.Context, m *receiver.Meter, fn func(context.Context, *receiver.Meter) error) error {
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
 	go func() {
 		defer stop()
-		ended <- lr.Run(work)
+		ended <- m.Run(work)
 	}()
-	err := fn(work, lr)
+	err := fn(work, m)
 	stop()
 	return errors.Join(err, <-ended)
 }

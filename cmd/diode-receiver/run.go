@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -49,11 +51,11 @@ func runDaemon(ctx context.Context, s cli.Streams, cfg receiver.Config, progress
 	if err != nil {
 		return cli.Usage(err)
 	}
-	conn, err := listen(ctx, cfg, log.Named("link"))
+	sockets, err := listen(ctx, cfg, log.Named("link"))
 	if err != nil {
 		return err
 	}
-	defer cli.CloseInto(&err, conn)
+	defer func() { err = errors.Join(err, closeAll(sockets)) }()
 	reg := admin.NewRegistry(cli.Version(version))
 	stages := cli.NewStages(s.Err, "high")
 	opt := receiver.Options{Logger: log.Named("receiver"), Registerer: reg}
@@ -66,38 +68,48 @@ func runDaemon(ctx context.Context, s cli.Streams, cfg receiver.Config, progress
 		return err
 	}
 	defer cli.CloseInto(&err, r)
-	lr, err := r.NewLink(conn, reg)
-	if err != nil {
+	if err := r.StartFront(ctx, sockets, frontArguments(cfg), reg); err != nil {
 		return err
 	}
-	if err := r.Resume(); err != nil {
+	if err := r.Resume(ctx); err != nil {
 		return err
 	}
-	return serve(ctx, cfg, log, reg, r, lr)
+	return serve(ctx, cfg, log, reg, r)
 }
 
 // listen takes the socket that systemd holds, so that a restart loses nothing, or opens one.
-func listen(ctx context.Context, cfg receiver.Config, log *zap.Logger) (link.BatchReader, error) {
-	opt := link.SocketOptions{Address: cfg.Link.Listen, Buffer: int(cfg.Link.ReceiveBuffer), Logger: log}
+func listen(ctx context.Context, cfg receiver.Config, log *zap.Logger) ([]*os.File, error) {
 	inherited, err := admin.Listeners()
 	if err != nil {
 		return nil, err
 	}
 	for name, files := range inherited {
 		log.Info("inherited socket", zap.String("name", name))
-		return link.FromFile(files[0], opt)
+		return files[:1], nil
 	}
-	return link.ListenUDP(ctx, opt)
+	f, err := link.BindUDP(ctx, cfg.Link.Listen)
+	if err != nil {
+		return nil, err
+	}
+	return []*os.File{f}, nil
 }
 
-func serve(ctx context.Context, cfg receiver.Config, log *zap.Logger, reg *prometheus.Registry, r *receiver.Receiver, lr *link.Receiver) error {
+func closeAll(files []*os.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func serve(ctx context.Context, cfg receiver.Config, log *zap.Logger, reg *prometheus.Registry, r *receiver.Receiver) error {
 	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: r.Status, Ticket: r.Ticket, Ready: r.Ready, Logger: log.Named("admin")})
 	if err != nil {
 		return err
 	}
 	g, work := errgroup.WithContext(ctx)
 	g.Go(func() error { return srv.Serve(work) })
-	g.Go(func() error { return r.Run(work, lr) })
+	g.Go(func() error { return r.Run(work) })
 	g.Go(func() error { return admin.Watchdog(work, r.Healthy) })
 	if err := admin.NotifyReady("receiving on " + cfg.Link.Listen); err != nil {
 		log.Warn("sd_notify", zap.Error(err))

@@ -83,7 +83,7 @@ func (o order) do(ctx context.Context) (err error) {
 		_, err := r.Import(ctx, o.Release, false)
 		return err
 	}
-	if err := r.Resume(); err != nil {
+	if err := r.Resume(ctx); err != nil {
 		return err
 	}
 	if o.Verb == "step" {
@@ -98,7 +98,7 @@ func (o order) receive(ctx context.Context, r *receiver.Receiver) error {
 	defer stop()
 	ran := make(chan error, 1)
 	if o.Verb == "receive" {
-		go func() { ran <- r.Run(ctx, nil) }()
+		go func() { ran <- r.Run(ctx) }()
 	}
 	env, err := packer.ReadEnvelope(o.Release)
 	if err == nil {

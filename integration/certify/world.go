@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -109,7 +108,7 @@ func (w *world) start() error {
 	}
 	w.shelf = newShelf(roots[1])
 	r, err := link.NewReceiver(link.ReceiverConfig{
-		Conn: w.spy.Watch(w.link.Reader()), PrivateKey: w.keys.Private, LinkKeys: []ed25519.PublicKey{w.keys.Public()},
+		Conn: w.spy.Watch(w.link.Reader()), Opener: linktest.Opener(w.keys.Private, w.keys.Public()),
 		Sink: w.shelf, Dir: roots[0],
 	})
 	if err != nil {

@@ -62,7 +62,7 @@ func SealAnnouncement(random io.Reader, a Announcement, linkKey ed25519.PrivateK
 	}
 	d = append(d, ed25519.Sign(linkKey, signedMessage(d))...)
 	d = d[:HeaderSize+a.Profile.SymbolSize()] // fresh memory: the padding is zero
-	return newMAC1(receiverKey).append(d, d), key, nil
+	return NewMAC1(receiverKey).append(d, d), key, nil
 }
 
 // appendSealed appends the encapsulated key and the sealed parameters to d, and
@@ -94,28 +94,30 @@ func signedMessage(d []byte) []byte {
 	return append([]byte(signatureContext), d[:HeaderSize+signedSize]...)
 }
 
-// mac1 is the keyed hash of announcements to one receiver. It allocates nothing
-// a message, since a flood of forged announcements costs one each.
-type mac1 struct {
+// MAC1 is the keyed hash of announcements to one receiver (section 2). It allocates
+// nothing a message, since a flood of forged announcements costs one each. It is
+// not safe for concurrent use.
+type MAC1 struct {
 	h   hash.Hash
 	sum [sha256.Size]byte
 }
 
-// newMAC1 derives the key of section 2 from the receiver's public key.
-func newMAC1(receiverKey []byte) *mac1 {
+// NewMAC1 derives the key from the receiver's X-Wing public key.
+func NewMAC1(receiverKey []byte) *MAC1 {
 	key := sha256.Sum256(append([]byte(mac1Context), receiverKey...))
-	return &mac1{h: hmac.New(sha256.New, key[:])}
+	return &MAC1{h: hmac.New(sha256.New, key[:])}
 }
 
 // append appends the tag of message (header and body) to b.
-func (m *mac1) append(b, message []byte) []byte {
+func (m *MAC1) append(b, message []byte) []byte {
 	m.h.Reset()
 	m.h.Write(message)
 	return append(b, m.h.Sum(m.sum[:0])[:TagSize]...)
 }
 
-// valid reports whether the last 16 bytes of the datagram are its mac1.
-func (m *mac1) valid(datagram []byte) bool {
+// Valid reports whether the last 16 bytes of the datagram are its mac1. datagram
+// is one that ParseHeader accepted as an announcement.
+func (m *MAC1) Valid(datagram []byte) bool {
 	body := datagram[:len(datagram)-TagSize]
 	m.h.Reset()
 	m.h.Write(body)
@@ -126,8 +128,9 @@ func (m *mac1) valid(datagram []byte) bool {
 // safe for concurrent use.
 type AnnouncementOpener struct {
 	private kem.PrivateKey
+	public  []byte
 	links   []ed25519.PublicKey
-	mac     *mac1
+	mac     *MAC1
 }
 
 // NewAnnouncementOpener takes the receiver's X-Wing private key in its seed form
@@ -149,12 +152,15 @@ func NewAnnouncementOpener(privateKey []byte, links []ed25519.PublicKey) (*Annou
 	if err != nil {
 		return nil, fmt.Errorf("derive receiver's public key: %w", err)
 	}
-	return &AnnouncementOpener{private: private, links: links, mac: newMAC1(public)}, nil
+	return &AnnouncementOpener{private: private, public: public, links: links, mac: NewMAC1(public)}, nil
 }
+
+// PublicKey returns the receiver's X-Wing public key, from which mac1 is made.
+func (o *AnnouncementOpener) PublicKey() []byte { return o.public }
 
 // CheckMAC1 is the first and cheapest check: one hash, no allocation. datagram
 // is one that ParseHeader accepted as an announcement.
-func (o *AnnouncementOpener) CheckMAC1(datagram []byte) bool { return o.mac.valid(datagram) }
+func (o *AnnouncementOpener) CheckMAC1(datagram []byte) bool { return o.mac.Valid(datagram) }
 
 // Open verifies the signature, opens the parameters and returns them with the
 // session key. datagram is one that CheckMAC1 accepted; Open costs a signature

@@ -4,7 +4,6 @@ package link_test
 
 import (
 	"context"
-	"crypto/ed25519"
 	"os"
 	"sync/atomic"
 	"testing"
@@ -272,7 +271,7 @@ func TestResumedAnnouncement(t *testing.T) {
 	}
 	defer root.Close()
 	_, conn := linktest.Pair(linktest.Options{})
-	r, err := link.NewReceiver(link.ReceiverConfig{Conn: conn, PrivateKey: k.private, LinkKeys: []ed25519.PublicKey{k.public()}, Sink: newSink(), Dir: root})
+	r, err := link.NewReceiver(link.ReceiverConfig{Conn: conn, Opener: linktest.Opener(k.private, k.public()), Sink: newSink(), Dir: root})
 	if err != nil {
 		t.Fatal(err)
 	}

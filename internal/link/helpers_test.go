@@ -117,7 +117,7 @@ func receive(t testing.TB, k keys, conn link.BatchReader, s link.Sink, dir strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := link.ReceiverConfig{Conn: conn, PrivateKey: k.private, LinkKeys: []ed25519.PublicKey{k.public()}, Sink: s, Dir: root}
+	config := link.ReceiverConfig{Conn: conn, Opener: linktest.Opener(k.private, k.public()), Sink: s, Dir: root}
 	if change != nil {
 		change(&config)
 	}

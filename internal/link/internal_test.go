@@ -360,10 +360,11 @@ func stepReceiver(t testing.TB) (*Receiver, *session, *sessionCipher) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewReceiver(ReceiverConfig{
-		Conn: nothing{}, PrivateKey: private, LinkKeys: []ed25519.PublicKey{linkKey.Public().(ed25519.PublicKey)},
-		Sink: refuser{}, Dir: root,
-	})
+	opener, err := NewAnnouncementOpener(private, []ed25519.PublicKey{linkKey.Public().(ed25519.PublicKey)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReceiver(ReceiverConfig{Conn: nothing{}, Opener: opener, Sink: refuser{}, Dir: root})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ package link
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -164,4 +165,27 @@ func (s *session) status() SessionStatus {
 		}
 	}
 	return st
+}
+
+// Rebase returns a copy in which f has moved every point in time that is set: for
+// a reader in another process, whose monotonic clock reads differently.
+func (s Status) Rebase(f func(time.Time) time.Time) Status {
+	move := func(list ...*time.Time) {
+		for _, t := range list {
+			if !t.IsZero() {
+				*t = f(*t)
+			}
+		}
+	}
+	move(&s.LastHeard, &s.Started, &s.UpSince, &s.OutageFrom, &s.OutageTo)
+	s.Sessions, s.Releases = slices.Clone(s.Sessions), slices.Clone(s.Releases)
+	for i := range s.Sessions {
+		one := &s.Sessions[i]
+		move(&one.LastHeard, &one.LastHeartbeat, &one.Joined, &one.Announced)
+	}
+	for i := range s.Releases {
+		one := &s.Releases[i]
+		move(&one.First, &one.LastHeard)
+	}
+	return s
 }

@@ -124,12 +124,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// register registers the collector. A receiver made anew in the same process
-// takes the place of the one before.
-func register(registerer prometheus.Registerer, c *collector) error {
+// RegisterMetrics registers the metrics of the link, read from status at each
+// scrape. A receiver made anew in the same process takes the place of the one
+// before. A nil registerer is nothing to do.
+func RegisterMetrics(registerer prometheus.Registerer, status func() Status) error {
 	if registerer == nil {
 		return nil
 	}
+	c := newCollector(status)
 	err := registerer.Register(c)
 	var already prometheus.AlreadyRegisteredError
 	if errors.As(err, &already) {

@@ -132,7 +132,7 @@ func TestKeptAnnouncements(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, conn := linktest.Pair(linktest.Options{})
-		h := receive(t, k, conn, newSink(), dir, func(c *link.ReceiverConfig) { c.LinkKeys = []ed25519.PublicKey{tt.link} })
+		h := receive(t, k, conn, newSink(), dir, func(c *link.ReceiverConfig) { c.Opener = linktest.Opener(k.private, tt.link) })
 		st := h.stop(t)
 		equal(t, tt.name, len(st.Sessions), tt.sessions)
 		entries, err := os.ReadDir(dir)
@@ -155,7 +155,7 @@ func TestReceiverConfigRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	good := link.ReceiverConfig{Conn: conn, PrivateKey: k.private, LinkKeys: []ed25519.PublicKey{k.public()}, Sink: newSink(), Dir: root}
+	good := link.ReceiverConfig{Conn: conn, Opener: linktest.Opener(k.private, k.public()), Sink: newSink(), Dir: root}
 	for _, tt := range []struct {
 		name   string
 		change func(*link.ReceiverConfig)
@@ -164,14 +164,23 @@ func TestReceiverConfigRefused(t *testing.T) {
 		{"connection", func(c *link.ReceiverConfig) { c.Conn = nil }, link.ErrConfig},
 		{"sink", func(c *link.ReceiverConfig) { c.Sink = nil }, link.ErrConfig},
 		{"directory", func(c *link.ReceiverConfig) { c.Dir = nil }, link.ErrConfig},
-		{"private key", func(c *link.ReceiverConfig) { c.PrivateKey = k.private[:31] }, link.ErrKey},
-		{"link keys", func(c *link.ReceiverConfig) { c.LinkKeys = nil }, link.ErrKey},
+		{"opener", func(c *link.ReceiverConfig) { c.Opener = nil }, link.ErrConfig},
 	} {
 		c := good
 		tt.change(&c)
 		if _, err := link.NewReceiver(c); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
+	}
+}
+
+func TestOpenerRefused(t *testing.T) {
+	k := newKeys(45)
+	if _, err := link.NewAnnouncementOpener(k.private[:31], []ed25519.PublicKey{k.public()}); !errors.Is(err, link.ErrKey) {
+		t.Errorf("short private key: %v", err)
+	}
+	if _, err := link.NewAnnouncementOpener(k.private, nil); !errors.Is(err, link.ErrKey) {
+		t.Errorf("no link key: %v", err)
 	}
 }
 

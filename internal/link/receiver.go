@@ -4,7 +4,6 @@ package link
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"os"
@@ -38,20 +37,33 @@ const (
 
 // ReceiverConfig configures a Receiver.
 type ReceiverConfig struct {
-	Conn       BatchReader // Run closes it
-	PrivateKey []byte      // X-Wing, the 32-byte seed of trust.md section 2
-	LinkKeys   []ed25519.PublicKey
-	Sink       Sink
+	Conn   BatchReader // Run closes it
+	Opener Opener
+	Sink   Sink
 
 	// Dir holds the envelope objects while they are assembled, and the
 	// announcements as received (sealed to our key), so that a restarted receiver
 	// resumes its sessions at once. It belongs to the receiver alone: what it does
 	// not know there it removes.
 	Dir *os.Root
+	// BootID is that of spool.Options: it reads it from the kernel when this is
+	// empty, which a process that may open nothing but Dir cannot.
+	BootID string
 
 	Logger     *zap.Logger           // may be nil
 	Registerer prometheus.Registerer // may be nil
 	Progress   func(ReceiveProgress) // may be nil; called from Run, four times a second for each session heard
+}
+
+// Opener opens announcements: an [AnnouncementOpener], or something that asks the
+// process which holds the key. It is called from one goroutine, and until Open
+// returns no datagram is handled.
+type Opener interface {
+	// CheckMAC1 is asked of every announcement, before anything else.
+	CheckMAC1(datagram []byte) bool
+	// Open is asked of a new session's, at most 64 times a second. An error that is
+	// ErrSignature is counted as such.
+	Open(datagram []byte) (Announcement, [32]byte, error)
 }
 
 // Receiver receives releases. Everything but the snapshot belongs to the
@@ -59,7 +71,7 @@ type ReceiverConfig struct {
 type Receiver struct {
 	config   ReceiverConfig
 	log      *zap.Logger
-	opener   *AnnouncementOpener
+	opener   Opener
 	table    table
 	releases map[releaseKey]*release
 	limit    limiter
@@ -86,18 +98,14 @@ type totals struct {
 
 // NewReceiver checks the configuration and resumes the sessions kept in Dir.
 func NewReceiver(config ReceiverConfig) (*Receiver, error) {
-	if config.Conn == nil || config.Sink == nil || config.Dir == nil {
-		return nil, fmt.Errorf("%w: a receiver needs a connection, a sink and a directory", ErrConfig)
+	if config.Conn == nil || config.Opener == nil || config.Sink == nil || config.Dir == nil {
+		return nil, fmt.Errorf("%w: a receiver needs a connection, an opener, a sink and a directory", ErrConfig)
 	}
 	if config.Logger == nil {
 		config.Logger = zap.NewNop()
 	}
-	opener, err := NewAnnouncementOpener(config.PrivateKey, config.LinkKeys)
-	if err != nil {
-		return nil, err
-	}
 	r := &Receiver{
-		config: config, log: config.Logger, opener: opener, releases: make(map[releaseKey]*release),
+		config: config, log: config.Logger, opener: config.Opener, releases: make(map[releaseKey]*release),
 		scratch: make([]byte, MaxDatagram), events: make(chan event, eventRoom),
 		hearing: hearing{started: time.Now(), released: make(map[[32]byte]*AnnouncedRelease)}, dropsAtStart: config.Conn.Drops(),
 	}
@@ -106,7 +114,7 @@ func NewReceiver(config ReceiverConfig) (*Receiver, error) {
 		return nil, errors.Join(err, r.close())
 	}
 	r.publish()
-	return r, register(config.Registerer, newCollector(r.Status))
+	return r, RegisterMetrics(config.Registerer, r.Status)
 }
 
 // Run receives until ctx ends or something breaks. When ctx ends it closes the

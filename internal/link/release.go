@@ -113,6 +113,10 @@ func (k releaseKey) directory() string {
 	return envelopePrefix + hex.EncodeToString(sum[:16])
 }
 
+// EnvelopePath returns where the envelope object of a session lies while it is
+// held, below ReceiverConfig.Dir.
+func EnvelopePath(a Announcement) string { return keyOf(a).directory() + "/" + envelopeName }
+
 // release is the two objects of a release, shared by its sessions. All fields
 // belong to the goroutine that handles datagrams; a job sees root, object and
 // payload only, which do not change while it runs.
@@ -185,7 +189,7 @@ func (r *Receiver) openObject(rel *release) error {
 		return fmt.Errorf("open envelope directory: %w", err)
 	}
 	files := []spool.File{{Name: envelopeName, Size: rel.key.envelopeSize}}
-	if rel.object, err = spool.Open(rel.root, files, geometry, spool.Options{Logger: r.log}); err != nil {
+	if rel.object, err = spool.Open(rel.root, files, geometry, spool.Options{Logger: r.log, BootID: r.config.BootID}); err != nil {
 		rel.object = nil
 		return errors.Join(fmt.Errorf("open envelope object: %w", err), rel.root.Close())
 	}

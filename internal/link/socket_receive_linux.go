@@ -41,10 +41,10 @@ type udpReader struct {
 	poll    [2]unix.PollFd
 }
 
-// ListenUDP binds a UDP socket to options.Address and prepares it as FromFile
-// does.
-func ListenUDP(ctx context.Context, options SocketOptions) (BatchReader, error) {
-	conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", options.Address)
+// BindUDP binds a UDP socket to host:port, for FromFile here or in another
+// process. The file is the caller's.
+func BindUDP(ctx context.Context, address string) (*os.File, error) {
+	conn, err := (&net.ListenConfig{}).ListenPacket(ctx, "udp", address)
 	if err != nil {
 		return nil, fmt.Errorf("open receiving socket: %w", err)
 	}
@@ -52,6 +52,16 @@ func ListenUDP(ctx context.Context, options SocketOptions) (BatchReader, error) 
 	file, err := conn.(*net.UDPConn).File()
 	if err != nil {
 		return nil, fmt.Errorf("open receiving socket: %w", err)
+	}
+	return file, nil
+}
+
+// ListenUDP binds a UDP socket to options.Address and prepares it as FromFile
+// does.
+func ListenUDP(ctx context.Context, options SocketOptions) (BatchReader, error) {
+	file, err := BindUDP(ctx, options.Address)
+	if err != nil {
+		return nil, err
 	}
 	r, err := FromFile(file, options)
 	if err != nil {

@@ -14,46 +14,60 @@ import (
 
 	"sluice/internal/journal"
 	"sluice/internal/link"
+	"sluice/internal/recv"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
 )
 
-// Envelope implements link.Sink: header first. It runs once an envelope object has arrived whole, decides whether the
-// release may be received at all, reserves the space, and only then is there a place where payload bytes could go.
-func (r *Receiver) Envelope(_ context.Context, a link.Announcement, stream io.ReaderAt, size int64) (link.Payload, error) {
-	p, err := r.judge(a, stream, size)
+// Envelope implements link.Sink for a link in this process.
+func (r *Receiver) Envelope(ctx context.Context, a link.Announcement, stream io.ReaderAt, size int64) (link.Payload, error) {
+	place, err := r.Judge(ctx, a, stream, size)
 	if err != nil && Classify(err) == Broken && !errors.Is(err, link.ErrBroken) {
 		err = fmt.Errorf("%w: %w", link.ErrBroken, err)
 	}
-	return p, err
-}
-
-func (r *Receiver) judge(a link.Announcement, stream io.ReaderAt, size int64) (link.Payload, error) {
-	env, err := envelope.Read(io.NewSectionReader(stream, 0, size))
-	if err != nil {
-		return nil, r.refuseUnread(a, err)
-	}
-	if env.ID != envelope.Digest(a.Release) {
-		return nil, r.refuseUnread(a, fmt.Errorf("%w: announced as %x, the envelope is of release %s", envelope.ErrDigest, a.Release, env.ID))
-	}
-	if env.Statement.Predicate.TotalSize != a.PayloadSize {
-		return nil, r.settle(env, fmt.Errorf("%w: announced with %d payload bytes, the statement says %d", envelope.ErrFormat, a.PayloadSize, env.Statement.Predicate.TotalSize))
-	}
-	done, err := r.alreadyHere(env)
 	if err != nil {
 		return nil, err
 	}
+	return r.local.Payload(place, func() bool { return r.Refused(place.Release) }), nil
+}
+
+// Judge implements recv.Daemon: header first. It runs once an envelope object has arrived whole, decides whether the
+// release may be received at all, reserves the space, and only then is there a place where payload bytes could go.
+func (r *Receiver) Judge(ctx context.Context, a link.Announcement, stream io.ReaderAt, size int64) (recv.Place, error) {
+	place, err := r.judge(ctx, a, stream, size)
+	if err != nil && Classify(err) == Broken {
+		r.fail(err)
+	}
+	return place, err
+}
+
+func (r *Receiver) judge(ctx context.Context, a link.Announcement, stream io.ReaderAt, size int64) (place recv.Place, err error) {
+	env, err := envelope.Read(io.NewSectionReader(stream, 0, size))
+	if err != nil {
+		return place, r.refuseUnread(a, err)
+	}
+	if env.ID != envelope.Digest(a.Release) {
+		return place, r.refuseUnread(a, fmt.Errorf("%w: announced as %x, the envelope is of release %s", envelope.ErrDigest, a.Release, env.ID))
+	}
+	if env.Statement.Predicate.TotalSize != a.PayloadSize {
+		return place, r.settle(env, fmt.Errorf("%w: announced with %d payload bytes, the statement says %d", envelope.ErrFormat, a.PayloadSize, env.Statement.Predicate.TotalSize))
+	}
+	place = recv.Place{Release: a.Release, Cut: recv.Cut{SymbolSize: a.Profile.SymbolSize(), Groups: a.Groups}}
+	if place.Whole, err = r.alreadyHere(env); err != nil {
+		return place, err
+	}
 	approval, err := r.check(env)
 	switch {
-	case done && errors.Is(err, mofn.ErrRejected): // an officer's stop order overtakes a release that waits
-		return nil, r.settle(env, err)
-	case done:
-		return fullPayload{r, env.ID}, nil
+	case place.Whole && errors.Is(err, mofn.ErrRejected): // an officer's stop order overtakes a release that waits
+		return place, r.settle(env, err)
+	case place.Whole:
+		return place, nil
 	case err != nil:
-		return nil, r.settle(env, err)
+		return place, r.settle(env, err)
 	}
-	return r.receive(a, env, approval)
+	place.Whole, err = r.receive(ctx, place.Cut, env, approval)
+	return place, err
 }
 
 // alreadyHere tells whether the release needs no bytes any more.
@@ -85,37 +99,37 @@ func (r *Receiver) mark(stream string) (epoch, seq int64, ok bool, err error) {
 	return m.Epoch, m.Seq, ok, err
 }
 
-// receive reserves the space and opens the assembler. The job is looked at once more under the lock: another session of the
-// release may have completed it meanwhile.
-func (r *Receiver) receive(a link.Announcement, env *envelope.Envelope, approval mofn.Approval) (link.Payload, error) {
+// receive reserves the space and has the payload assembled. The job is looked at once more under the lock: another session of the
+// release may have completed it meanwhile, and then it is whole.
+func (r *Receiver) receive(ctx context.Context, cut recv.Cut, env *envelope.Envelope, approval mofn.Approval) (whole bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if done, err := r.alreadyHere(env); err != nil || done {
-		return fullPayload{r, env.ID}, err
+	if whole, err := r.alreadyHere(env); err != nil || whole {
+		return whole, err
 	}
-	g := geometry{SymbolSize: a.Profile.SymbolSize(), Groups: a.Groups}
 	if rec, open := r.open[env.ID]; open {
-		if rec.geometry == g {
-			return r.payloadOf(rec), nil
+		if rec.cut == cut {
+			return false, nil
 		}
 		r.log.Warn("the sender cuts the release in another way now; its reception begins anew", zap.String("release", env.ID.String()))
 		delete(r.open, env.ID)
 		if err := rec.close(); err != nil {
-			return nil, err
+			return false, err
 		}
 	}
 	if len(r.open) >= r.cfg.Limits.MaxReleases {
-		return nil, fmt.Errorf("%w: %d releases are being received, limits.max_releases is %d; it will be taken in a later pass", errBusy, len(r.open), r.cfg.Limits.MaxReleases)
+		return false, fmt.Errorf("%w: %d releases are being received, limits.max_releases is %d; it will be taken in a later pass", errBusy, len(r.open), r.cfg.Limits.MaxReleases)
 	}
-	rec, err := r.begin(env, g, approval)
+	rec, err := r.begin(ctx, env, cut, approval)
 	if err != nil {
-		return nil, errors.Join(err, r.giveBack(env.ID.String(), err))
+		return false, errors.Join(err, r.giveBack(env.ID.String(), err))
 	}
-	return r.enter(rec), nil
+	r.enter(rec)
+	return false, nil
 }
 
 // begin makes the place for the payload, and then the job: a job without a place would wait for nothing.
-func (r *Receiver) begin(env *envelope.Envelope, g geometry, approval mofn.Approval) (*reception, error) {
+func (r *Receiver) begin(ctx context.Context, env *envelope.Envelope, cut recv.Cut, approval mofn.Approval) (*reception, error) {
 	sh, err := openShelf(r.spool, env.ID)
 	if err != nil {
 		return nil, err
@@ -124,14 +138,14 @@ func (r *Receiver) begin(env *envelope.Envelope, g geometry, approval mofn.Appro
 	if err != nil {
 		return nil, errors.Join(err, sh.Close())
 	}
-	obj, err := sh.reserve(env.Statement, g, r.log)
+	asm, err := sh.reserve(ctx, r.assembler, env.Statement, cut, r.log)
 	if err != nil {
 		return nil, errors.Join(err, sh.Close())
 	}
 	if err := r.startJob(env, sum, approval); err != nil {
-		return nil, errors.Join(err, obj.Close(), sh.Close())
+		return nil, errors.Join(err, asm.Close(), sh.Close())
 	}
-	return newReception(obj, sh, env, g), nil
+	return newReception(asm, sh, env, cut), nil
 }
 
 // giveBack frees what a failed beginning took, unless a job still stands on it.
@@ -185,26 +199,15 @@ func jobOf(env *envelope.Envelope, state string) journal.Job {
 	}
 }
 
-// fullPayload swallows the symbols of a release that is here already.
-type fullPayload struct {
-	r  *Receiver
-	id envelope.Digest
-}
-
-func (fullPayload) Put(_, _ uint32, _ []byte) (bool, error) { return false, nil }
-func (fullPayload) Flush(context.Context) error             { return nil }
-func (fullPayload) Complete() bool                          { return true }
-func (p fullPayload) Refused() bool                         { return p.r.rejected(p.id) }
-
-// rejected tells whether a release was refused, however far it had come.
-func (r *Receiver) rejected(id envelope.Digest) bool {
-	job, err := r.journal.Get(id.String())
+// Refused implements recv.Daemon: whether a release was refused, however far it had come.
+func (r *Receiver) Refused(release [32]byte) bool {
+	job, err := r.journal.Get(envelope.Digest(release).String())
 	return err == nil && job.State == stateRejected
 }
 
 var (
-	_ link.Sink    = (*Receiver)(nil)
-	_ link.Payload = fullPayload{}
+	_ link.Sink   = (*Receiver)(nil)
+	_ recv.Daemon = (*Receiver)(nil)
 )
 
 // removeSpool frees the space of a release.

@@ -323,7 +323,7 @@ func TestHeaderFirst(t *testing.T) {
 	}
 	entries, err := os.ReadDir(b.path("spool"))
 	must(t, err)
-	if len(entries) != 1 || entries[0].Name() != "link" {
+	if len(entries) != 0 {
 		t.Errorf("spool holds %v", entries)
 	}
 }
@@ -417,7 +417,7 @@ func TestCloseRacesCompletion(t *testing.T) {
 		wg.Go(func() { must(t, b.r.Close()) })
 		wg.Wait()
 		b.open()
-		must(t, b.r.Resume())
+		must(t, b.r.Resume(b.Context()))
 		if b.state(r) == "RECEIVING" {
 			b.receive(r)
 		}
@@ -437,7 +437,7 @@ func TestRunEndsWhenBroken(t *testing.T) {
 	b.receive(r)
 	b.r.SetTarget(func(receiver.Target) receiver.Target { return failing{err: durable.ErrSync} })
 	done := make(chan error, 1)
-	go func() { done <- b.r.Run(context.WithoutCancel(t.Context()), nil) }()
+	go func() { done <- b.r.Run(context.WithoutCancel(t.Context())) }()
 	select {
 	case err := <-done:
 		if !errors.Is(err, durable.ErrSync) {

@@ -15,6 +15,7 @@ import (
 
 	"sluice/internal/console"
 	"sluice/internal/link"
+	"sluice/internal/recv"
 	"sluice/internal/trust"
 )
 
@@ -260,17 +261,32 @@ func (w *watcher) result(whole bool) Calibration { return JudgeCalibration(w.ste
 // errMeasuring is why a process that only measures takes no release.
 var errMeasuring = errors.New("this process only measures the link")
 
-// measuring is a sink that takes nothing.
+// measuring is a daemon that takes nothing.
 type measuring struct{}
 
-// Envelope implements link.Sink.
-func (measuring) Envelope(context.Context, link.Announcement, io.ReaderAt, int64) (link.Payload, error) {
-	return nil, errMeasuring
+// Judge implements recv.Daemon.
+func (measuring) Judge(context.Context, link.Announcement, io.ReaderAt, int64) (recv.Place, error) {
+	return recv.Place{}, errMeasuring
 }
 
-// NewMeter makes a receiving end of the link that counts and takes nothing, for calibrating while no daemon runs. It keeps what it
-// must in dir, which is the caller's to remove, and touches nothing of the daemon's.
-func NewMeter(cfg Config, conn link.BatchReader, dir *os.Root, log *zap.Logger) (*link.Receiver, error) {
+// Refused implements recv.Daemon.
+func (measuring) Refused([32]byte) bool { return true }
+
+// Meter receives, counts and takes nothing.
+type Meter struct {
+	*recv.Process
+	state *os.Root
+	lock  *os.File
+}
+
+// Close ends it.
+func (m *Meter) Close() error {
+	return errors.Join(m.Process.Close(), m.lock.Close(), m.state.Close())
+}
+
+// NewMeter starts a process that faces the link, for calibrating while no daemon runs; command makes this program one. It keeps what it
+// must in dir, which is the caller's to remove, and touches nothing of the daemon's. The sockets stay the caller's.
+func NewMeter(ctx context.Context, cfg Config, sockets []*os.File, command []string, dir string, log *zap.Logger) (_ *Meter, err error) {
 	st, err := trust.Load(cfg.Trust.Object, cfg.Trust.Fingerprint)
 	if err != nil {
 		return nil, err
@@ -279,5 +295,19 @@ func NewMeter(cfg Config, conn link.BatchReader, dir *os.Root, log *zap.Logger) 
 	if err != nil {
 		return nil, err
 	}
-	return link.NewReceiver(link.ReceiverConfig{Conn: conn, PrivateKey: key.Secret, LinkKeys: linkKeys(st), Sink: measuring{}, Dir: dir, Logger: log})
+	m := &Meter{}
+	if m.state, err = os.OpenRoot(dir); err != nil {
+		return nil, err
+	}
+	if m.lock, err = recv.Lock(ctx, m.state); err != nil {
+		return nil, errors.Join(err, m.state.Close())
+	}
+	m.Process, err = recv.Start(ctx, recv.Options{
+		Command: command, Sockets: sockets, Buffer: int(cfg.Link.ReceiveBuffer), PrivateKey: key.Secret, LinkKeys: linkKeys(st),
+		State: m.state, StatePath: dir, Lock: m.lock, BestEffort: cfg.Link.Confine == ConfineBestEffort, Daemon: measuring{}, Logger: log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, m.lock.Close(), m.state.Close())
+	}
+	return m, nil
 }

@@ -67,7 +67,7 @@ func ramp(t *testing.T, dir string, profile link.Profile, faults linktest.Option
 	l, seed := linktest.New(faults), make([]byte, 32)
 	_, public := xwing.DeriveKeyPairPacked(seed)
 	key := ed25519.NewKeyFromSeed(seed)
-	lr, err := link.NewReceiver(link.ReceiverConfig{Conn: l.Reader(), PrivateKey: seed, LinkKeys: []ed25519.PublicKey{key.Public().(ed25519.PublicKey)}, Sink: nothing{}, Dir: root})
+	lr, err := link.NewReceiver(link.ReceiverConfig{Conn: l.Reader(), Opener: linktest.Opener(seed, key.Public().(ed25519.PublicKey)), Sink: nothing{}, Dir: root})
 	must(t, err)
 	s, err := link.NewSender(link.SenderConfig{Conn: l.Writer(), Profile: profile, LinkKey: key, ReceiverKey: public})
 	must(t, err)

@@ -62,7 +62,16 @@ type Keys struct {
 type Link struct {
 	Listen        string           `yaml:"listen"`
 	ReceiveBuffer strictyaml.Bytes `yaml:"receive_buffer"`
+	// Confine says what the process that faces the link has to be held to: required, landlock and seccomp; best-effort, seccomp and
+	// what landlock the kernel has, which may be none.
+	Confine string `yaml:"confine"`
 }
+
+// The values of Link.Confine.
+const (
+	ConfineRequired   = "required"
+	ConfineBestEffort = "best-effort"
+)
 
 // Registry holds the publication targets.
 type Registry struct {
@@ -108,7 +117,7 @@ func DefaultConfig() Config {
 		State:  "/var/lib/diode-receiver",
 		Log:    Log{Level: "info", Format: "json"},
 		Admin:  Admin{Listen: "127.0.0.1:9402"},
-		Link:   Link{Listen: "0.0.0.0:4710", ReceiveBuffer: 64 << 20},
+		Link:   Link{Listen: "0.0.0.0:4710", ReceiveBuffer: 64 << 20, Confine: ConfineRequired},
 		Retain: strictyaml.Duration(time.Minute),
 		Limits: Limits{MaxRelease: 2 << 40, MaxReleases: 8},
 	}
@@ -155,6 +164,7 @@ func (c *Config) Validate() error {
 	bad(c.Keys.PassphraseFile != "", "keys.passphrase_file: a file is required")
 	_, err := netip.ParseAddrPort(c.Link.Listen)
 	bad(err == nil, "link.listen: %q is not an address and port", c.Link.Listen)
+	bad(c.Link.Confine == ConfineRequired || c.Link.Confine == ConfineBestEffort, "link.confine: %q is neither %s nor %s", c.Link.Confine, ConfineRequired, ConfineBestEffort)
 	bad(c.Limits.MaxRelease > 0, "limits.max_release: must be above 0")
 	bad(c.Limits.MaxReleases >= 1 && c.Limits.MaxReleases <= 64, "limits.max_releases: must be 1 to 64")
 	bad(c.Retain >= 0, "retain: must not be negative")

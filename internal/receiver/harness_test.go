@@ -96,7 +96,7 @@ func (b *bench) restart() {
 	b.Helper()
 	must(b.T, b.r.Close())
 	b.open()
-	must(b.T, b.r.Resume())
+	must(b.T, b.r.Resume(b.Context()))
 }
 
 func (b *bench) path(parts ...string) string {

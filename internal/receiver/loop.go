@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/internal/journal"
-	"sluice/internal/link"
 	"sluice/pkg/envelope"
 )
 
@@ -25,21 +24,41 @@ const (
 	// backOffMin and backOffMax bound the wait after a transient failure.
 	backOffMin = time.Second
 	backOffMax = 5 * time.Minute
+	// showEvery is how often progress is reported.
+	showEvery = 250 * time.Millisecond
 )
 
-// Run receives from the link and moves releases on until ctx ends; then it drains: what arrived is kept, a stage that runs
-// is finished. A nil lr runs the slow half alone. Resume comes first.
-func (r *Receiver) Run(ctx context.Context, lr *link.Receiver) error {
+// Run receives through what faces the link and moves releases on until ctx ends; then it drains: what arrived is kept, a stage that
+// runs is finished. Without a front it runs the slow half alone. Resume comes first.
+func (r *Receiver) Run(ctx context.Context) error {
 	r.mu.Lock()
-	r.link = lr
+	front := r.front
 	r.mu.Unlock()
 	g, work := errgroup.WithContext(ctx)
-	if lr != nil {
-		g.Go(func() error { return lr.Run(work) })
+	if front != nil {
+		g.Go(func() error { return front.Run(work) })
+		g.Go(func() error { return r.show(work) })
 	}
 	g.Go(func() error { return r.loop(work) })
 	err := g.Wait()
 	return errors.Join(err, r.closeReceptions())
+}
+
+// show reports how far the payloads have come, when somebody wants to know.
+func (r *Receiver) show(ctx context.Context) error {
+	if r.report == nil {
+		return nil
+	}
+	tick := time.NewTicker(showEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			r.showProgress()
+		}
+	}
 }
 
 // sweep removes the spool directories that no job needs: a crash between two steps leaves them, with all the space they reserve.
@@ -50,7 +69,7 @@ func (r *Receiver) sweep() error {
 	if err != nil {
 		return err
 	}
-	wanted := map[string]bool{linkDir: true}
+	wanted := map[string]bool{}
 	for _, j := range jobs {
 		wanted[j.ID] = wantsSpool(j)
 	}
@@ -79,7 +98,7 @@ func wantsSpool(j journal.Job) bool {
 // Resume removes the spool directories that no job needs, and reopens the receptions that a crash or a stop interrupted, so that the
 // symbols of running sessions go on landing in them. A daemon calls it before it says that it is ready: until then status would
 // show a release that is half here as one of which nothing came.
-func (r *Receiver) Resume() error {
+func (r *Receiver) Resume(ctx context.Context) error {
 	if err := r.sweep(); err != nil {
 		return err
 	}
@@ -88,7 +107,7 @@ func (r *Receiver) Resume() error {
 		return err
 	}
 	for _, job := range jobs {
-		if err := r.resumeOne(job); err != nil {
+		if err := r.resumeOne(ctx, job); err != nil {
 			r.log.Warn("reception not resumed; it goes on when the release is announced again", zap.String("release", job.ID), zap.Error(err))
 		}
 	}
@@ -96,7 +115,7 @@ func (r *Receiver) Resume() error {
 }
 
 // resumeOne opens the reception of one job again. One that is open already is left alone.
-func (r *Receiver) resumeOne(job journal.Job) error {
+func (r *Receiver) resumeOne(ctx context.Context, job journal.Job) error {
 	id := mustDigest(job.ID)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -115,12 +134,12 @@ func (r *Receiver) resumeOne(job journal.Job) error {
 	if err != nil {
 		return errors.Join(err, sh.Close())
 	}
-	obj, err := sh.assemble(env.Statement, g, r.log)
+	asm, err := sh.assemble(ctx, r.assembler, env.Statement, g)
 	if err != nil {
 		return errors.Join(err, sh.Close())
 	}
-	r.enter(newReception(obj, sh, env, g))
-	prog := obj.Progress()
+	r.enter(newReception(asm, sh, env, g))
+	prog := asm.Progress()
 	r.log.Info("reception resumed", zap.String("release", job.ID), zap.Int64("symbols", prog.Have), zap.Int64("of", prog.Symbols))
 	return nil
 }
@@ -208,7 +227,7 @@ func (r *Receiver) advance(ctx context.Context, job journal.Job) error {
 	to, mutate, detail, err := r.stages()[job.State](ctx, job, sh, env)
 	switch {
 	case err == nil:
-		return r.commit(job, to, mutate, detail, began)
+		return r.commit(ctx, job, to, mutate, detail, began)
 	case Classify(err) == Refused:
 		return r.refuse(env, err)
 	default:
@@ -217,7 +236,7 @@ func (r *Receiver) advance(ctx context.Context, job journal.Job) error {
 }
 
 // commit records the transition; publication moves the stream's high-water mark in the same transaction.
-func (r *Receiver) commit(job journal.Job, to string, mutate func(*journal.Job) error, detail string, began time.Time) error {
+func (r *Receiver) commit(ctx context.Context, job journal.Job, to string, mutate func(*journal.Job) error, detail string, began time.Time) error {
 	change := func(j *journal.Job) error {
 		if err := clearError(j); err != nil {
 			return err
@@ -244,7 +263,7 @@ func (r *Receiver) commit(job journal.Job, to string, mutate func(*journal.Job) 
 	case statePublished:
 		r.metrics.published.Inc()
 	case stateReceiving:
-		if err := r.resumeOne(job); err != nil {
+		if err := r.resumeOne(ctx, job); err != nil {
 			r.log.Warn("reception not resumed; a restart tries again", zap.String("release", job.ID), zap.Error(err))
 		}
 	}

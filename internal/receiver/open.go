@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/internal/admin"
-	"sluice/internal/link"
+	"sluice/internal/recv"
 	"sluice/internal/trust"
 	"sluice/pkg/mofn"
 	"sluice/pkg/registry"
@@ -99,20 +99,24 @@ func loadKey(cfg Config, st *trust.Store) (*mofn.SecretKey, error) {
 	return nil, fmt.Errorf("receiver: the trust object knows no receiver %q", cfg.Receiver)
 }
 
-// NewLink makes the receiving end of the link on a socket, with this receiver as its sink.
-func (r *Receiver) NewLink(conn link.BatchReader, reg prometheus.Registerer) (*link.Receiver, error) {
+// StartFront starts the process that faces the link, on sockets that stay the caller's. command makes this program one.
+func (r *Receiver) StartFront(ctx context.Context, sockets []*os.File, command []string, reg prometheus.Registerer) error {
 	key, err := loadKey(r.cfg, r.trust)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	dir, err := r.spool.OpenRoot("link")
-	if err != nil {
-		return nil, fmt.Errorf("spool: %w", err)
-	}
-	return link.NewReceiver(link.ReceiverConfig{
-		Conn: conn, PrivateKey: key.Secret, LinkKeys: linkKeys(r.trust), Sink: r, Dir: dir,
-		Logger: r.log.Named("link"), Registerer: reg, Progress: r.linkProgress,
+	front, err := recv.Start(ctx, recv.Options{
+		Command: command, Sockets: sockets, Buffer: int(r.cfg.Link.ReceiveBuffer), PrivateKey: key.Secret, LinkKeys: linkKeys(r.trust),
+		State: r.state, StatePath: r.cfg.State, Lock: r.lock, BestEffort: r.cfg.Link.Confine == ConfineBestEffort,
+		Daemon: r, Logger: r.log.Named("recv"), Registerer: reg,
 	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.front, r.assembler = front, front
+	return nil
 }
 
 // linkKeys are the keys that may announce sessions.
@@ -124,12 +128,12 @@ func linkKeys(st *trust.Store) []ed25519.PublicKey {
 	return keys
 }
 
-// linkProgress shows how far the payload of a running session has come.
-func (r *Receiver) linkProgress(link.ReceiveProgress) {
+// showProgress shows how far the payloads that are being received have come.
+func (r *Receiver) showProgress() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, c := range r.open {
-		prog, symbol := c.obj.Progress(), int64(c.geometry.SymbolSize)
+		prog, symbol := c.asm.Progress(), int64(c.cut.SymbolSize)
 		r.report("receive", id.String(), prog.Have*symbol, prog.Symbols*symbol)
 	}
 }
@@ -138,6 +142,17 @@ func (r *Receiver) linkProgress(link.ReceiveProgress) {
 func (r *Receiver) Healthy(context.Context) error {
 	_, err := r.journal.List(nil)
 	return err
+}
+
+// frontProblem says why what faces the link does not receive; empty: it does, or there is none.
+func (r *Receiver) frontProblem() string {
+	r.mu.Lock()
+	front := r.front
+	r.mu.Unlock()
+	if front == nil {
+		return ""
+	}
+	return front.Problem()
 }
 
 // Check looks at everything the configuration names, and changes nothing.
@@ -171,6 +186,9 @@ func Check(cfg Config) error {
 func (r *Receiver) Ready(ctx context.Context) []string {
 	if err := r.Healthy(ctx); err != nil {
 		return []string{err.Error()}
+	}
+	if problem := r.frontProblem(); problem != "" {
+		return []string{problem}
 	}
 	report, err := r.LinkReport()
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"sluice/internal/journal"
 	"sluice/internal/link"
+	"sluice/internal/recv"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 )
@@ -33,12 +34,14 @@ type Receiver struct {
 	cfg      Config
 	log      *zap.Logger
 	now      func() time.Time
-	report   func(stage, release string, done, total int64)
+	report   func(stage, release string, done, total int64) // nil: nobody wants to know
 	trust    *trust.Store
 	journal  *journal.Journal
 	registry Target
 	state    *os.Root
 	spool    *os.Root
+	lock     *os.File // of the directory of what faces the link
+	local    *recv.Local
 	metrics  *metrics
 
 	wakeup   chan struct{}
@@ -48,18 +51,29 @@ type Receiver struct {
 
 	ticketing sync.Mutex // held while a ticket is made; taken before mu
 
-	mu       sync.Mutex // guards what follows, and a job's way into and out of RECEIVING
-	open     map[envelope.Digest]*reception
-	payloads map[payloadKey]*payload
-	failed   error
-	link     *link.Receiver
+	mu        sync.Mutex // guards what follows, and a job's way into and out of RECEIVING
+	open      map[envelope.Digest]*reception
+	failed    error
+	assembler recv.Assembler // local, or the front
+	front     Front          // nil: nothing faces the link
+}
+
+// Front is what faces the link, seen from here.
+type Front interface {
+	recv.Assembler
+	// Run receives until ctx ends, and then brings to stable storage what it holds.
+	Run(ctx context.Context) error
+	// Status is the ledger of the link.
+	Status() link.Status
+	// Problem says why nothing is received now; empty: all is well.
+	Problem() string
 }
 
 // Open loads the trust object, opens journal, spool and registry, and puts right what a crash left. The caller closes it.
 func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error) {
 	r := &Receiver{
 		cfg: cfg, log: opt.Logger, report: opt.Progress, wakeup: make(chan struct{}, 1),
-		open: make(map[envelope.Digest]*reception), payloads: make(map[payloadKey]*payload),
+		open: make(map[envelope.Digest]*reception),
 	}
 	if r.log == nil {
 		r.log = zap.NewNop()
@@ -69,9 +83,6 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error)
 		clock = time.Now
 	}
 	r.now = func() time.Time { return clock().UTC() }
-	if r.report == nil {
-		r.report = func(string, string, int64, int64) {}
-	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close())
@@ -83,7 +94,7 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error)
 	if r.metrics, err = newMetrics(opt.Registerer); err != nil {
 		return nil, err
 	}
-	if err := r.openState(); err != nil {
+	if err := r.openState(ctx); err != nil {
 		return nil, err
 	}
 	if err := registerAwaited(opt.Registerer, r.LinkReport); err != nil {
@@ -95,21 +106,28 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error)
 	return r, r.registry.Reconcile(ctx)
 }
 
-func (r *Receiver) openState() (err error) {
+func (r *Receiver) openState(ctx context.Context) (err error) {
 	if err := os.MkdirAll(r.cfg.State, 0o700); err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
 	if r.state, err = os.OpenRoot(r.cfg.State); err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
-	if err := r.state.MkdirAll("spool/link", 0o700); err != nil {
+	if err := r.state.MkdirAll(spoolDir, 0o700); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	if r.spool, err = r.state.OpenRoot("spool"); err != nil {
+	if r.spool, err = r.state.OpenRoot(spoolDir); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	r.journal, err = journal.Open(r.cfg.State+"/journal.db", journal.Options{States: transitions(), Now: r.now})
-	return err
+	r.local = recv.NewLocal(r.state, r.log)
+	r.assembler = r.local
+	if r.journal, err = journal.Open(r.cfg.State+"/journal.db", journal.Options{States: transitions(), Now: r.now}); err != nil {
+		return err
+	}
+	if r.lock, err = recv.Lock(ctx, r.state); err != nil {
+		return err
+	}
+	return recv.BringAllHome(r.state, payloadHome, r.log)
 }
 
 // Close closes everything in the order opposite to Open. Receptions that are under way are kept for the next process.
@@ -120,6 +138,9 @@ func (r *Receiver) Close() error {
 	}
 	if r.journal != nil {
 		errs = append(errs, r.journal.Close())
+	}
+	if r.lock != nil {
+		errs = append(errs, r.lock.Close())
 	}
 	if r.spool != nil {
 		errs = append(errs, r.spool.Close())
@@ -139,7 +160,11 @@ func (r *Receiver) wake() {
 }
 
 func (r *Receiver) progress(stage string, job journal.Job) func(done, total int64) {
-	return func(done, total int64) { r.report(stage, job.Release, done, total) }
+	return func(done, total int64) {
+		if r.report != nil {
+			r.report(stage, job.Release, done, total)
+		}
+	}
 }
 
 func (r *Receiver) newEvent(action, release, detail string) journal.Event {

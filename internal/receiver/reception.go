@@ -3,124 +3,53 @@
 package receiver
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"go.uber.org/zap"
 
-	"sluice/internal/link"
-	"sluice/internal/spool"
+	"sluice/internal/recv"
 	"sluice/pkg/envelope"
 )
 
-// reception is a payload that is being assembled: an open assembler and the release it belongs to.
+// reception is a payload that is being assembled, and the release it belongs to.
 type reception struct {
 	id        envelope.Digest
-	obj       *spool.Object
+	asm       recv.Assembly
 	shelf     *shelf
-	geometry  geometry
+	cut       recv.Cut
 	predicate envelope.Predicate
-	payload   *payload // through which the link reaches it; set by enter
 
 	once sync.Once
 	gone chan struct{} // closed by close
 }
 
-func newReception(obj *spool.Object, sh *shelf, env *envelope.Envelope, g geometry) *reception {
-	return &reception{id: env.ID, obj: obj, shelf: sh, geometry: g, predicate: env.Statement.Predicate, gone: make(chan struct{})}
+func newReception(asm recv.Assembly, sh *shelf, env *envelope.Envelope, cut recv.Cut) *reception {
+	return &reception{id: env.ID, asm: asm, shelf: sh, cut: cut, predicate: env.Statement.Predicate, gone: make(chan struct{})}
 }
 
 // close brings what is here to stable storage and ends the reception; the next one of the release resumes it.
 func (c *reception) close() (err error) {
 	c.once.Do(func() {
-		if c.payload != nil {
-			c.payload.now.CompareAndSwap(c, nil)
-		}
 		close(c.gone)
-		err = errors.Join(c.obj.Close(), c.shelf.Close())
+		err = errors.Join(c.asm.Close(), c.shelf.Close())
 	})
 	return err
 }
 
-// payload is what the link holds of a release, cut in one way. The link asks once and keeps the answer as long as it knows a
-// session of the release, so it outlives receptions: a release that was found damaged is received again through the same one.
-type payload struct {
-	now atomic.Pointer[reception]
-	r   *Receiver
-	id  envelope.Digest
-}
-
-// Put implements link.Payload. While nothing is being received the symbols are swallowed.
-func (p *payload) Put(sbn, esi uint32, symbol []byte) (bool, error) {
-	c := p.now.Load()
-	if c == nil {
-		return false, nil
-	}
-	out, err := c.obj.Put(sbn, esi, symbol)
-	if errors.Is(err, spool.ErrClosed) {
-		return false, nil
-	}
-	return out == spool.Stored, err
-}
-
-// Flush implements link.Payload. It holds no lock: Put goes on while damage is being repaired.
-func (p *payload) Flush(ctx context.Context) error {
-	c := p.now.Load()
-	if c == nil {
-		return nil
-	}
-	if err := c.obj.Flush(ctx); !errors.Is(err, spool.ErrClosed) {
-		return err
-	}
-	return nil
-}
-
-// Complete implements link.Payload.
-func (p *payload) Complete() bool {
-	c := p.now.Load()
-	return c == nil || c.obj.Complete()
-}
-
-// Refused implements link.Payload.
-func (p *payload) Refused() bool { return p.now.Load() == nil && p.r.rejected(p.id) }
-
-var _ link.Payload = (*payload)(nil)
-
-// payloadKey is what makes symbols those of one payload.
-type payloadKey struct {
-	id       envelope.Digest
-	geometry geometry
-}
-
-// payloadOf gives the link's handle of a reception. The caller holds mu.
-func (r *Receiver) payloadOf(c *reception) *payload {
-	key := payloadKey{c.id, c.geometry}
-	p := r.payloads[key]
-	if p == nil {
-		p = &payload{r: r, id: c.id}
-		r.payloads[key] = p
-	}
-	return p
-}
-
 // enter makes a reception the one of its release, and watches it. The caller holds mu.
-func (r *Receiver) enter(c *reception) *payload {
-	c.payload = r.payloadOf(c)
-	c.payload.now.Store(c)
+func (r *Receiver) enter(c *reception) {
 	r.open[c.id] = c
 	r.watchers.Go(func() {
 		select {
 		case <-c.gone:
-		case <-c.obj.Done():
+		case <-c.asm.Done():
 			if err := r.received(c); err != nil {
 				r.fail(fmt.Errorf("record of the reception of release %s: %w", c.id, err))
 			}
 		}
 	})
-	return c.payload
 }
 
 // received closes the assembler and records that the bytes are here and on stable storage.
@@ -130,7 +59,7 @@ func (r *Receiver) received(c *reception) error {
 	if r.open[c.id] != c { // refused, begun anew or closed in this very moment
 		return nil
 	}
-	prog := c.obj.Progress()
+	prog := c.asm.Progress()
 	delete(r.open, c.id)
 	if err := c.close(); err != nil {
 		return err
@@ -207,7 +136,7 @@ func (r *Receiver) failure() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.open {
-		if err := c.obj.Err(); err != nil {
+		if err := c.asm.Err(); err != nil {
 			return err
 		}
 	}

@@ -16,18 +16,20 @@ import (
 	"go.uber.org/zap"
 
 	"sluice/internal/durable"
+	"sluice/internal/recv"
 	"sluice/internal/spool"
 	"sluice/pkg/envelope"
-	"sluice/pkg/fec"
 )
 
 // The spool. No name that came from outside names anything here: a release is its id, a file its number.
 //
 //	<state>/spool/<R>/envelope.sluice
 //	<state>/spool/<R>/payload/files/000000 ...   in subject order, and the assembler's own state beside files/
+//	<state>/incoming/<R>/                        the same payload directory while it is lent to the process that faces the link
+//	<state>/incoming/link/                       what internal/link keeps
 //	<state>/quarantine/<R>/                      envelope.sluice and verdict.json of what was refused
 const (
-	linkDir      = "link" // beside the releases: what internal/link keeps
+	spoolDir     = "spool"
 	envelopeFile = "envelope.sluice"
 	payloadDir   = "payload"
 )
@@ -38,8 +40,8 @@ type shelf struct {
 	id   envelope.Digest
 }
 
-// fileName is the spool's name of file i.
-func fileName(i int) string { return fmt.Sprintf("files/%06d", i) }
+// payloadHome is where the payload of a release belongs, below the state directory.
+func payloadHome(release string) string { return spoolDir + "/" + release + "/" + payloadDir }
 
 // openShelf makes or opens the spool directory of a release below state/spool.
 func openShelf(spoolRoot *os.Root, id envelope.Digest) (*shelf, error) {
@@ -97,7 +99,7 @@ func (s *shelf) envelope() (*envelope.Envelope, error) {
 
 // open opens file i of the payload for reading.
 func (s *shelf) open(i int) (*os.File, error) {
-	return s.root.Open(payloadDir + "/" + fileName(i))
+	return s.root.Open(payloadDir + "/" + recv.FileName(i))
 }
 
 // opener opens files for a verification; one that vanished is damage like any other.
@@ -113,40 +115,45 @@ func (s *shelf) opener(st *envelope.Statement) func(i int) (io.ReadCloser, error
 }
 
 // reserve opens the assembler for a cut that was announced, and remembers the cut. What was received in another cut cannot be used.
-func (s *shelf) reserve(st *envelope.Statement, cut geometry, log *zap.Logger) (*spool.Object, error) {
-	obj, err := s.assemble(st, cut, log)
+func (s *shelf) reserve(ctx context.Context, by recv.Assembler, st *envelope.Statement, cut recv.Cut, log *zap.Logger) (recv.Assembly, error) {
+	asm, err := s.assemble(ctx, by, st, cut)
 	if errors.Is(err, spool.ErrMismatch) {
 		log.Warn("what the spool holds of the release cannot be continued; it is received anew", zap.String("release", s.id.String()), zap.Error(err))
 		if err := errors.Join(s.root.RemoveAll(payloadDir), s.root.Mkdir(payloadDir, 0o700)); err != nil {
 			return nil, fmt.Errorf("spool: %w", err)
 		}
-		obj, err = s.assemble(st, cut, log)
+		asm, err = s.assemble(ctx, by, st, cut)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if err := writeGeometry(s, cut); err != nil {
-		return nil, errors.Join(err, obj.Close())
+		return nil, errors.Join(err, asm.Close())
 	}
-	return obj, nil
+	return asm, nil
 }
 
-// assemble opens the assembler of the payload: it reserves the space, or resumes what was there.
-func (s *shelf) assemble(st *envelope.Statement, cut geometry, log *zap.Logger) (*spool.Object, error) {
-	g, err := fec.New(st.Predicate.TotalSize, cut.SymbolSize, cut.Groups)
-	if err != nil {
-		return nil, err
+// assemble has the payload assembled: its space is reserved, or what was there resumed.
+func (s *shelf) assemble(ctx context.Context, by recv.Assembler, st *envelope.Statement, cut recv.Cut) (recv.Assembly, error) {
+	return by.Assemble(ctx, payloadHome(s.id.String()), [32]byte(s.id), sizes(st), cut)
+}
+
+func sizes(st *envelope.Statement) []int64 {
+	list := make([]int64, len(st.Subjects))
+	for i, f := range st.Subjects {
+		list[i] = f.Annotations.Size
 	}
+	return list
+}
+
+// object opens the assembler of a payload that is at home, to take something back.
+func (s *shelf) object(st *envelope.Statement, cut recv.Cut, log *zap.Logger) (*spool.Object, error) {
 	root, err := s.root.OpenRoot(payloadDir)
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
 	defer root.Close()
-	files := make([]spool.File, len(st.Subjects))
-	for i, f := range st.Subjects {
-		files[i] = spool.File{Name: fileName(i), Size: f.Annotations.Size}
-	}
-	return spool.Open(root, files, g, spool.Options{Logger: log, SyncSpans: true})
+	return recv.OpenObject(root, sizes(st), cut, spool.Options{Logger: log})
 }
 
 // copyFrom fills the payload from a medium, durably, file by file in subject order. The medium is hostile: regular files
@@ -178,7 +185,7 @@ func (s *shelf) copyFile(medium *os.Root, i int, f envelope.Subject) (err error)
 		return err
 	}
 	defer in.Close()
-	out, err := s.root.OpenFile(payloadDir+"/"+fileName(i), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := s.root.OpenFile(payloadDir+"/"+recv.FileName(i), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"sluice/internal/checkpoint"
 	"sluice/internal/journal"
+	"sluice/internal/recv"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
 	"sluice/pkg/registry"
@@ -84,7 +85,7 @@ func (r *Receiver) forget(sh *shelf, env *envelope.Envelope, damage *envelope.Pa
 	if err != nil {
 		return err
 	}
-	obj, err := sh.assemble(env.Statement, g, r.log)
+	obj, err := sh.object(env.Statement, g, r.log)
 	if err != nil {
 		return err
 	}
@@ -270,17 +271,12 @@ func mustDigest(id string) envelope.Digest {
 	return d
 }
 
-// geometry of a payload, as the assembler was opened with; kept beside it so that a later process can open it again.
-type geometry struct {
-	SymbolSize int `json:"symbol_size"`
-	Groups     int `json:"groups"`
-}
-
-func readGeometry(sh *shelf) (geometry, error) {
-	var g geometry
+// readGeometry reads how a payload is cut; it is kept beside it so that a later process can open it again.
+func readGeometry(sh *shelf) (recv.Cut, error) {
+	var g recv.Cut
 	return g, readJSON(sh.root, geometryFile, &g)
 }
 
 const geometryFile = "geometry.json"
 
-func writeGeometry(sh *shelf, g geometry) error { return writeJSON(sh.root, geometryFile, g) }
+func writeGeometry(sh *shelf, g recv.Cut) error { return writeJSON(sh.root, geometryFile, g) }

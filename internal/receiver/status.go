@@ -77,8 +77,8 @@ func (r *Receiver) heard(jobs []journal.Job) Heard {
 			h.Receptions = append(h.Receptions, r.receptionOf(j))
 		}
 	}
-	if r.link != nil {
-		st := r.link.Status()
+	if r.front != nil {
+		st := r.front.Status()
 		h.Link = &st
 	}
 	return h
@@ -91,8 +91,8 @@ func (r *Receiver) receptionOf(j journal.Job) Reception {
 	if !open {
 		return Reception{Job: j, Bytes: d.Bytes}
 	}
-	p := c.obj.Progress()
-	return Reception{Job: j, Open: true, Have: p.Have, Symbols: p.Symbols, SymbolSize: int64(c.geometry.SymbolSize), Bytes: d.Bytes}
+	p := c.asm.Progress()
+	return Reception{Job: j, Open: true, Have: p.Have, Symbols: p.Symbols, SymbolSize: int64(c.cut.SymbolSize), Bytes: d.Bytes}
 }
 
 // LinkReport judges the link now.
@@ -130,7 +130,7 @@ func (r *Receiver) releaseStatus(j journal.Job) ReleaseStatus {
 		Bytes: d.Bytes, Updated: j.Updated, NotBefore: j.NotBefore, Attempts: j.Attempts, Error: j.LastError,
 	}
 	if c, ok := r.open[mustDigest(j.ID)]; ok {
-		prog := c.obj.Progress()
+		prog := c.asm.Progress()
 		rs.Have, rs.Symbols, rs.Recovered = prog.Have, prog.Symbols, prog.Recovered
 	}
 	return rs
@@ -165,7 +165,7 @@ func (r *Receiver) fsckSpool(report func(Problem)) error {
 	if err != nil {
 		return err
 	}
-	wanted := map[string]bool{"link": true}
+	wanted := map[string]bool{}
 	for _, j := range jobs {
 		d, err := dataOf(j)
 		if err != nil {

@@ -26,8 +26,6 @@ import (
 )
 
 const (
-	// repairTime is how long a ticket waits for what can be repaired with what is here. What is not done by then is asked for.
-	repairTime = 10 * time.Second
 	// minPrefix is the shortest beginning of a release id that names a release: a slip of the finger should not name one.
 	minPrefix = 4
 	// lively is how lately a session must have been heard to be under way: two heartbeats.
@@ -117,17 +115,12 @@ func (r *Receiver) incomplete(release string) (journal.Job, *reception, error) {
 
 // makeTicket repairs what can be repaired, and writes down what is then still missing.
 func (r *Receiver) makeTicket(ctx context.Context, job journal.Job, c *reception, key ed25519.PrivateKey) (*Ticket, error) {
-	brief, cancel := context.WithTimeout(ctx, repairTime)
-	defer cancel()
-	if err := c.obj.Flush(brief); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return nil, err
-	}
 	d, err := dataOf(job)
 	if err != nil {
 		return nil, err
 	}
 	out := &Ticket{Receiver: r.cfg.Receiver, Release: job.Release, Name: job.Name, Stream: job.Stream, Seq: job.Seq, Created: r.now().Truncate(time.Second)}
-	t, err := r.shortfall(c, out)
+	t, err := r.shortfall(ctx, c, out)
 	if err != nil {
 		return nil, err
 	}
@@ -145,33 +138,25 @@ func (r *Receiver) makeTicket(ctx context.Context, job journal.Job, c *reception
 	return out, nil
 }
 
-// shortfall asks the spool what is missing, span by span, and fills in the figures of the answer.
-func (r *Receiver) shortfall(c *reception, out *Ticket) (t ticket.Ticket, err error) {
-	fresh, err := c.obj.FreshRow()
+// shortfall asks what assembles the payload what is missing, and fills in the figures of the answer.
+func (r *Receiver) shortfall(ctx context.Context, c *reception, out *Ticket) (t ticket.Ticket, err error) {
+	lack, err := c.asm.Shortfall(ctx, ticket.Room(r.cfg.Receiver))
 	if err != nil {
 		return t, err
 	}
 	t = ticket.Ticket{
-		Receiver: r.cfg.Receiver, Release: [32]byte(c.id), Profile: int(profileOf(c.geometry.SymbolSize)), Groups: c.geometry.Groups,
-		Payload: c.predicate.TotalSize, Fresh: fresh,
+		Receiver: r.cfg.Receiver, Release: [32]byte(c.id), Profile: int(profileOf(c.cut.SymbolSize)), Groups: c.cut.Groups,
+		Payload: c.predicate.TotalSize, Fresh: lack.Fresh, Need: lack.Need,
 	}
 	g, err := t.Geometry()
 	if err != nil {
 		return t, err
 	}
-	b := ticket.NewBuilder(g, fresh, ticket.Room(r.cfg.Receiver))
-	err = c.obj.Lacking(func(l spool.Lack) error {
-		b.Add(l.Span, l.Deficit, l.Missing)
-		out.Damaged++
-		return nil
-	})
-	if err != nil {
-		return t, err
-	}
-	if t.Need = b.Need(); len(t.Need) == 0 {
+	out.Damaged = lack.Damaged
+	if len(t.Need) == 0 {
 		return t, conflict("release %s needs nothing from the bastion: what is missing is being repaired with what is here; look again in a minute", out.Release)
 	}
-	return t, out.count(t, g, b.Lost())
+	return t, out.count(t, g, lack.Lost)
 }
 
 // count fills in what the ticket asks for.
@@ -199,12 +184,12 @@ func profileOf(symbolSize int) link.Profile {
 // underWay tells whether a session of the release is being heard.
 func (r *Receiver) underWay(release [32]byte) bool {
 	r.mu.Lock()
-	lr := r.link
+	front := r.front
 	r.mu.Unlock()
-	if lr == nil {
+	if front == nil {
 		return false
 	}
-	for _, s := range lr.Sessions() {
+	for _, s := range front.Status().Sessions {
 		if s.Announcement.Release == release && r.now().Sub(s.LastHeard) < lively && s.State != link.StateEndOfSession {
 			return true
 		}

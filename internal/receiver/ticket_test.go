@@ -180,7 +180,7 @@ func TestTicketWithoutReception(t *testing.T) {
 	must(t, b.r.Close())
 	must(t, os.Remove(b.path("spool", r.id(), "envelope.sluice")))
 	b.open()
-	must(t, b.r.Resume())
+	must(t, b.r.Resume(b.Context()))
 	wantTicketRefused(t, b, r.id(), http.StatusConflict, "is not being assembled just now")
 }
 

@@ -76,7 +76,7 @@ func inScene(t *testing.T, faults linktest.Options, run func(s *scene)) {
 		root, err := os.OpenRoot(dir)
 		s.must(err)
 		s.receiver, err = link.NewReceiver(link.ReceiverConfig{
-			Conn: s.link.Reader(), PrivateKey: seed[:], LinkKeys: []ed25519.PublicKey{s.linkKey.Public().(ed25519.PublicKey)}, Sink: s, Dir: root,
+			Conn: s.link.Reader(), Opener: linktest.Opener(seed[:], s.linkKey.Public().(ed25519.PublicKey)), Sink: s, Dir: root,
 		})
 		s.must(err)
 		ctx, cancel := context.WithCancel(context.Background())

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package recv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Descriptors that a front inherits.
+const (
+	controlFD = 3
+	lockFD    = 4 // held open, and never looked at
+	socketFD  = 5 // and those behind it
+)
+
+// child is a front that was started.
+type child struct {
+	peer  *peer
+	pid   int
+	began time.Time
+	gone  chan struct{} // closed once the process and the connection are over; then how and err are set
+	how   string
+	err   error
+}
+
+// spawn starts this program again as a front. It dies with this process.
+func spawn(command []string, files []*os.File, handlers map[string]handler) (*child, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "recv control"), os.NewFile(uintptr(pair[1]), "recv control")
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	if err = errors.Join(err, ours.Close()); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("/proc/self/exe", command...) //nolint:gosec // ourselves: also when the file was replaced by an update meanwhile
+	cmd.Args[0] = os.Args[0]
+	cmd.Stderr, cmd.ExtraFiles = os.Stderr, append([]*os.File{theirs}, files...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	c := &child{peer: newPeer(conn, maxFromFront, handlers), began: time.Now(), gone: make(chan struct{})}
+	started := make(chan error)
+	go c.live(cmd, started)
+	if err := <-started; err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return c, nil
+}
+
+// live starts the process, answers it, and waits for its end. The thread is locked: the signal of the parent's death is that of
+// the thread that started the child.
+func (c *child) live(cmd *exec.Cmd, started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		started <- err
+		return
+	}
+	c.pid = cmd.Process.Pid
+	answered := make(chan error, 1)
+	go func() { answered <- c.peer.run(context.Background()) }()
+	started <- nil
+	err := cmd.Wait()
+	c.peer.conn.Close()
+	c.err = errors.Join(err, <-answered)
+	c.how = cmd.ProcessState.String()
+	if c.err != nil && err == nil {
+		c.how += ": " + c.err.Error()
+	}
+	close(c.gone)
+}
+
+// ask is a call that the front has to answer: one that does not in time is killed.
+func (c *child) ask(ctx context.Context, method string, in, out any) error {
+	err := c.peer.call(ctx, method, in, out)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		c.kill()
+		return fmt.Errorf("%w: it did not answer in time: %w", ErrDown, err)
+	}
+	return err
+}
+
+// kill ends the process now and waits for it. Its files are closed then.
+func (c *child) kill() {
+	if err := unix.Kill(c.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return
+	}
+	<-c.gone
+}
+
+// Inherited gives a front what it was started with: its connection to the daemon, and count sockets.
+func Inherited(count int) (net.Conn, []*os.File, error) {
+	control := os.NewFile(controlFD, "control")
+	conn, err := net.FileConn(control)
+	if err = errors.Join(err, control.Close()); err != nil {
+		return nil, nil, fmt.Errorf("recv: this command is started by `diode-receiver run`, which hands it the sockets; there is nothing to start by hand: %w", err)
+	}
+	sockets := make([]*os.File, count)
+	for i := range sockets {
+		sockets[i] = os.NewFile(uintptr(socketFD+i), fmt.Sprintf("link %d", i+1))
+	}
+	return conn, sockets, nil
+}
