@@ -39,7 +39,7 @@ func arrows() map[string][]string {
 		},
 		"internal/receiver": {
 			"internal/admin", "internal/checkpoint", "internal/console", "internal/durable",
-			"internal/journal", "internal/link", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
+			"internal/journal", "internal/link", "internal/recv", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/registry",
 		},
 
@@ -49,6 +49,9 @@ func arrows() map[string][]string {
 
 		// It asks the host as the link does, with the link's own probes, and prints for a person.
 		"internal/doctor": {"internal/console", "internal/link"},
+
+		// The process that faces the link: it joins the link to the spool, and says what is missing.
+		"internal/recv": {"internal/durable", "internal/link", "internal/spool", "internal/ticket", "pkg/fec"},
 
 		// Effects: each knows one.
 		"internal/link":       {"internal/spool", "pkg/fec"},

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -30,7 +31,9 @@ func TestNothingComesBack(t *testing.T) {
 	inside(t, diode.Low, slices.Concat([]string{filepath.Join(s.Bin, "bastion-packer")}, s.SendArgs(dir, addr, "300Mbit", 1))...)
 	published(t, s, d, env)
 	samePublished(t, s, dir, env)
-	checkSockets(t, d.PID(), s.Path("high.sock"))
+	front := frontOf(t, d.PID())
+	checkSockets(t, d.PID(), s.Path("high.sock"), front)
+	checkSockets(t, front, "", d.PID())
 	stop(t, d)
 	wantCounters(t, diode, 0, 0)
 
@@ -77,13 +80,35 @@ func TestReceiverSockets(t *testing.T) {
 	dir, env := sealed(t, s, 1, 8*mib, 2)
 	call(t, s, "bastion-packer", s.SendArgs(dir, addr, "300Mbit", 1)...)
 	published(t, s, d, env)
-	checkSockets(t, d.PID(), s.Path("high.sock"))
+	front := frontOf(t, d.PID())
+	checkSockets(t, d.PID(), s.Path("high.sock"), front)
+	checkSockets(t, front, "", d.PID())
+}
+
+// frontOf is the process that faces the link: the daemon's only child.
+func frontOf(t *testing.T, daemon int) int {
+	t.Helper()
+	list, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", daemon))
+	must(t, err)
+	var children []string
+	for _, name := range list {
+		b, err := os.ReadFile(name)
+		must(t, err)
+		children = append(children, strings.Fields(string(b))...)
+	}
+	if len(children) != 1 {
+		t.Fatalf("the daemon has the children %v, want one", children)
+	}
+	pid, err := strconv.Atoi(children[0])
+	must(t, err)
+	return pid
 }
 
 var socketLink = regexp.MustCompile(`^socket:\[(\d+)\]$`)
 
-// checkSockets wants exactly one UDP socket, and beside it only unix sockets of the admin address.
-func checkSockets(t *testing.T, pid int, admin string) {
+// checkSockets wants exactly one UDP socket, one pair that joins it to the other process, and beside them only sockets of the admin
+// address, if there is one.
+func checkSockets(t *testing.T, pid int, admin string, other int) {
 	t.Helper()
 	kinds := map[string]string{}
 	for _, table := range []string{"udp", "udp6", "udplite", "udplite6", "tcp", "tcp6", "raw", "raw6", "icmp", "icmp6", "packet", "netlink", "unix"} {
@@ -101,13 +126,17 @@ func checkSockets(t *testing.T, pid int, admin string) {
 			continue // closed meanwhile, or no socket
 		}
 		table, line, _ := strings.Cut(kinds[m[1]], "\t")
+		isPair := table == "unix" && !strings.Contains(line, "/")
+		if isPair {
+			table = "pair"
+		}
 		count[table]++
-		if table != "udp" && (table != "unix" || !strings.Contains(line, admin)) {
+		if table != "udp" && !isPair && (table != "unix" || admin == "" || !strings.Contains(line, admin)) {
 			t.Errorf("descriptor %s is a socket that nobody asked for: %q %s", fd.Name(), table, line)
 		}
 	}
-	if count["udp"] != 1 || count["unix"] < 1 {
-		t.Errorf("sockets %v: want one UDP socket and the admin socket", count)
+	if count["udp"] != 1 || count["pair"] != 1 || (count["unix"] > 0) != (admin != "") {
+		t.Errorf("sockets %v of process %d: want one UDP socket, one to process %d, and the admin socket in the daemon only", count, pid, other)
 	}
 }
 

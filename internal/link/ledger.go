@@ -68,7 +68,7 @@ type ledger struct {
 // It counts what this process received: after a restart, or for a late joiner,
 // the datagrams before First are among the missing.
 type SessionStatus struct {
-	Announcement
+	Announcement `json:"Announcement"` // by its name: two of its fields would be hidden in JSON by those below
 
 	Sent       uint64 // largest counter + 1: sealed datagrams that the sender is known to have sent
 	Authentic  uint64 // distinct counters received and authenticated

@@ -171,6 +171,9 @@ func Check(cfg Config) error {
 	if _, err := loadTicketKey(cfg, st); err != nil && !errors.Is(err, errNoTicketKey) {
 		errs = append(errs, err)
 	}
+	if err := recv.CanConfine(cfg.Link.Confine == ConfineBestEffort); err != nil {
+		errs = append(errs, fmt.Errorf("link.confine: %w", err))
+	}
 	if s := cfg.Registry.S3; s != nil {
 		for _, f := range []string{s.AccessKeyFile, s.SecretKeyFile} {
 			if _, err := readSecret(f); err != nil {

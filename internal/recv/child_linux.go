@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,14 +28,19 @@ const (
 type child struct {
 	peer  *peer
 	pid   int
+	stop  time.Duration // how long it may live when the connection is over
 	began time.Time
 	gone  chan struct{} // closed once the process and the connection are over; then how and err are set
-	how   string
-	err   error
+
+	mu     sync.Mutex
+	exited chan struct{} // closed, under mu, before the process is waited for
+
+	how string
+	err error
 }
 
 // spawn starts this program again as a front. It dies with this process.
-func spawn(command []string, files []*os.File, handlers map[string]handler) (*child, error) {
+func spawn(command []string, files []*os.File, handlers map[string]handler, stop time.Duration) (*child, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
@@ -45,11 +51,11 @@ func spawn(command []string, files []*os.File, handlers map[string]handler) (*ch
 	if err = errors.Join(err, ours.Close()); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("/proc/self/exe", command...) //nolint:gosec // ourselves: also when the file was replaced by an update meanwhile
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", command...) // ourselves: also when the file was replaced by an update meanwhile
 	cmd.Args[0] = os.Args[0]
 	cmd.Stderr, cmd.ExtraFiles = os.Stderr, append([]*os.File{theirs}, files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	c := &child{peer: newPeer(conn, maxFromFront, handlers), began: time.Now(), gone: make(chan struct{})}
+	c := &child{peer: newPeer(conn, maxFromFront, handlers), stop: stop, began: time.Now(), gone: make(chan struct{}), exited: make(chan struct{})}
 	started := make(chan error)
 	go c.live(cmd, started)
 	if err := <-started; err != nil {
@@ -69,9 +75,9 @@ func (c *child) live(cmd *exec.Cmd, started chan<- error) {
 	}
 	c.pid = cmd.Process.Pid
 	answered := make(chan error, 1)
-	go func() { answered <- c.peer.run(context.Background()) }()
+	go func() { answered <- c.converse() }()
 	started <- nil
-	err := cmd.Wait()
+	err := c.wait(cmd)
 	c.peer.conn.Close()
 	c.err = errors.Join(err, <-answered)
 	c.how = cmd.ProcessState.String()
@@ -79,6 +85,49 @@ func (c *child) live(cmd *exec.Cmd, started chan<- error) {
 		c.how += ": " + c.err.Error()
 	}
 	close(c.gone)
+}
+
+// wait waits for the process, and from then on its number is nobody's.
+func (c *child) wait(cmd *exec.Cmd) error {
+	// WNOWAIT: the number stays taken until signal can no longer use it.
+	for {
+		err := unix.Waitid(unix.P_PID, c.pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	c.mu.Lock()
+	close(c.exited)
+	c.mu.Unlock()
+	return cmd.Wait()
+}
+
+// converse answers it until the connection is over. A front that does not keep to the format is killed; one that nobody talks to any
+// more may finish, but not for ever.
+func (c *child) converse() error {
+	err := c.peer.run(context.Background())
+	c.peer.conn.Close()
+	grace := c.stop
+	if err != nil {
+		grace = 0
+	}
+	select {
+	case <-c.exited:
+	case <-time.After(grace):
+		c.signal()
+	}
+	return err
+}
+
+// signal kills the process, unless it has been waited for: its number may be another's by then.
+func (c *child) signal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.exited:
+	default:
+		_ = unix.Kill(c.pid, unix.SIGKILL) // it may have just died
+	}
 }
 
 // ask is a call that the front has to answer: one that does not in time is killed.
@@ -93,9 +142,7 @@ func (c *child) ask(ctx context.Context, method string, in, out any) error {
 
 // kill ends the process now and waits for it. Its files are closed then.
 func (c *child) kill() {
-	if err := unix.Kill(c.pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-		return
-	}
+	c.signal()
 	<-c.gone
 }
 

@@ -51,6 +51,10 @@ type Front struct {
 // ServeFront is the whole life of that process: until the daemon closes control, or something breaks. The sockets are the front's from
 // now on.
 func ServeFront(ctx context.Context, control net.Conn, sockets []*os.File, log *zap.Logger) error {
+	return newFront(control, sockets, log).serve(ctx)
+}
+
+func newFront(control net.Conn, sockets []*os.File, log *zap.Logger) *Front {
 	f := &Front{log: log, sockets: sockets, open: make(map[[32]byte]*assembly), begun: make(chan *link.Receiver, 1)}
 	f.peer = newPeer(control, maxFromDaemon, map[string]handler{
 		askSetUp:     on(f.setUp),
@@ -60,6 +64,10 @@ func ServeFront(ctx context.Context, control net.Conn, sockets []*os.File, log *
 		askShortfall: on(f.shortfall),
 		askStatus:    on(f.status),
 	})
+	return f
+}
+
+func (f *Front) serve(ctx context.Context) error {
 	work, stop := context.WithCancel(ctx)
 	defer stop()
 	ended := make(chan error, 1)
@@ -73,7 +81,7 @@ func ServeFront(ctx context.Context, control net.Conn, sockets []*os.File, log *
 	}
 	stop()
 	err = errors.Join(err, f.close())
-	return errors.Join(err, control.Close(), <-ended)
+	return errors.Join(err, f.peer.conn.Close(), <-ended)
 }
 
 // on adapts a method to a handler with its request decoded.
@@ -191,7 +199,7 @@ func (f *Front) refused(release [32]byte) (yes bool) {
 }
 
 // assemble opens the assembly of a release in the directory that the daemon lent.
-func (f *Front) assemble(_ context.Context, in assembleRequest) (any, error) {
+func (f *Front) assemble(ctx context.Context, in assembleRequest) (any, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.local == nil || f.open[in.Release] != nil {
@@ -202,18 +210,18 @@ func (f *Front) assemble(_ context.Context, in assembleRequest) (any, error) {
 		return nil, err
 	}
 	f.open[in.Release] = a
-	go f.await(a, Place{Release: in.Release, Cut: in.Cut})
+	go f.await(context.WithoutCancel(ctx), a, Place{Release: in.Release, Cut: in.Cut})
 	return a.Progress(), nil
 }
 
 // await tells the daemon once an assembly is whole. One that is closed before keeps its goroutine until then, and no longer.
-func (f *Front) await(a *assembly, place Place) {
+func (f *Front) await(ctx context.Context, a *assembly, place Place) {
 	select {
 	case <-a.gone:
 		return
 	case <-a.Done():
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askWait)
+	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	if err := f.peer.call(ctx, askDone, place, nil); err != nil {
 		f.log.Warn("the daemon does not take note of a release that is whole", zap.Error(err))

@@ -81,8 +81,11 @@ func BringAllHome(state *os.Root, home func(release string) string, log *zap.Log
 	return nil
 }
 
-// bringHome moves a directory back, durably.
+// bringHome moves a directory back, durably. An empty one in its place goes.
 func bringHome(state *os.Root, from, to string) error {
+	if err := state.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("spool: %w", err)
+	}
 	if err := state.Rename(from, to); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}

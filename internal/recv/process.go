@@ -24,19 +24,22 @@ import (
 	"sluice/internal/spool"
 )
 
+// waits are the times that a front is given.
+type waits struct {
+	setUp    time.Duration // to start
+	assemble time.Duration // for what takes the disk's time: to open or to close an assembly; then it hangs, and is killed
+	stop     time.Duration // to bring to stable storage what it holds, once it was told to end; then it is killed
+	status   time.Duration // to say how it is; what it said last is shown meanwhile
+	unheard  time.Duration // before the daemon says that it is not well
+}
+
+func defaultWaits() waits {
+	return waits{setUp: 30 * time.Second, assemble: 5 * time.Minute, stop: 45 * time.Second, status: 2 * time.Second, unheard: 30 * time.Second}
+}
+
 const (
-	// assembleWait bounds what takes the disk's time: making or closing an assembly. A front that takes longer hangs, and is killed.
-	assembleWait = 5 * time.Minute
-	// setUpWait bounds the start of a front.
-	setUpWait = 30 * time.Second
-	// statusWait bounds a look at the front; what it said last is shown meanwhile.
-	statusWait = 2 * time.Second
 	// statusAge is how old an answer may be that is given again.
 	statusAge = 100 * time.Millisecond
-	// stopWait is how long a front may take to bring to stable storage what it holds when it is told to end.
-	stopWait = 45 * time.Second
-	// unheardMax is how long a front may be silent before the daemon says that it is not well.
-	unheardMax = 30 * time.Second
 
 	// restartMin and restartMax bound the pause before a front that died is started again. What the link brings meanwhile waits in the
 	// sockets, which the daemon holds.
@@ -78,13 +81,14 @@ type Options struct {
 	Daemon     Daemon
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer // may be nil
+
+	waits waits // zero: defaultWaits
 }
 
 // Process is the front as the daemon sees it: a child process that is started again when it dies.
 type Process struct {
 	o      Options
 	log    *zap.Logger
-	mac    *link.MAC1
 	public []byte
 	bootID string
 
@@ -95,21 +99,25 @@ type Process struct {
 
 	lending sync.Mutex // held while directories change hands, and while a front starts; taken before mu
 
-	mu        sync.Mutex
-	front     *child // nil: none now
-	open      map[[32]byte]*remote
-	receiving bool
-	failed    error // of a front's own storage: ends Run
-	restarts  uint64
-	trouble   string // why the last front died; empty: none has
-	confined  Confinement
-	last      link.Status
-	heard     time.Time // when the front answered last
-	asked     time.Time // when it was asked last
+	mu           sync.Mutex
+	front        *child // nil: none now
+	open         map[[32]byte]*remote
+	receiving    bool
+	failed       error  // of a front's own storage: ends Run
+	restarts     uint64 // deaths
+	failedStarts uint64
+	trouble      string // why the last front died; empty: none has
+	confined     Confinement
+	last         link.Status
+	heard        time.Time // when the front answered last
+	asked        time.Time // when it was asked last
 }
 
 // Start starts the first front and has it confined. Run comes next.
 func Start(ctx context.Context, o Options) (*Process, error) {
+	if o.waits == (waits{}) {
+		o.waits = defaultWaits()
+	}
 	opener, err := link.NewAnnouncementOpener(o.PrivateKey, o.LinkKeys)
 	if err != nil {
 		return nil, err
@@ -168,8 +176,11 @@ func (p *Process) Run(ctx context.Context) error {
 	if front == nil {
 		return ErrDown
 	}
-	if err := front.peer.call(ctx, askReceive, nothing{}, nil); err != nil && ctx.Err() == nil {
+	if err := front.peer.call(ctx, askReceive, nothing{}, nil); errors.Is(err, spool.ErrBroken) {
 		return errors.Join(err, p.Close())
+	} else if err != nil && ctx.Err() == nil {
+		p.log.Error("the process that faces the link does not receive", zap.Error(err))
+		front.kill()
 	}
 	pause := restartMin
 	for {
@@ -234,6 +245,7 @@ func (p *Process) restart(ctx context.Context) *child {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.front, p.trouble = nil, err.Error()
+	p.failedStarts++
 	p.log.Error("the process that faces the link was not started", zap.Error(err))
 	return nil
 }
@@ -263,11 +275,11 @@ func (p *Process) start(ctx context.Context) error {
 		askRefused: on(p.refused),
 		askDone:    on(p.done),
 		askFailed:  on(p.frontFailed),
-	})
+	}, p.o.waits.stop)
 	if err != nil {
 		return fmt.Errorf("start of the process that faces the link: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, setUpWait)
+	ctx, cancel := context.WithTimeout(ctx, p.o.waits.setUp)
 	defer cancel()
 	var c Confinement
 	err = front.peer.call(ctx, askSetUp, setUp{
@@ -299,9 +311,9 @@ func (p *Process) Close() error {
 	front.peer.conn.Close()
 	select {
 	case <-front.gone:
-	case <-time.After(stopWait):
+	case <-time.After(p.o.waits.stop):
 		front.kill()
-		return fmt.Errorf("the process that faces the link did not end within %v and was killed; what it held is received again from its last record", stopWait)
+		return fmt.Errorf("the process that faces the link did not end within %v and was killed; what it held is received again from its last record", p.o.waits.stop)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -379,7 +391,7 @@ func (p *Process) frontFailed(_ context.Context, in failedRequest) (out nothing,
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.failed = fmt.Errorf("the process that faces the link: %w", in.Error.err())
-	return out, nil
+	return out, nil // it ends now
 }
 
 // current is the front, or nil.
@@ -399,7 +411,7 @@ func (p *Process) Problem() string {
 		return "the process that faces the link is down: " + p.trouble
 	case p.front == nil:
 		return "the process that faces the link is down"
-	case silent > unheardMax:
+	case silent > p.o.waits.unheard:
 		return fmt.Sprintf("the process that faces the link has not answered for %v", silent.Round(time.Second))
 	}
 	return ""
@@ -424,7 +436,7 @@ func (p *Process) look() {
 	if front == nil || fresh {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), statusWait)
+	ctx, cancel := context.WithTimeout(context.Background(), p.o.waits.status)
 	defer cancel()
 	var s frontStatus
 	if err := front.peer.call(ctx, askStatus, nothing{}, &s); err != nil {
@@ -499,7 +511,7 @@ func (r *remote) lent() string { return Incoming + "/" + hex.EncodeToString(r.re
 
 // lend has a front open it. The caller holds lending.
 func (r *remote) lend(ctx context.Context, front *child) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), assembleWait)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.process.o.waits.assemble)
 	defer cancel()
 	var progress spool.Progress
 	if err := front.ask(ctx, askAssemble, r.request, &progress); err != nil {
@@ -569,7 +581,7 @@ func (r *remote) takeBack() error {
 	}
 	var err error
 	if front != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), assembleWait)
+		ctx, cancel := context.WithTimeout(context.Background(), p.o.waits.assemble)
 		defer cancel()
 		if err = front.ask(ctx, askRelease, releaseRequest{r.request.Release}, nil); errors.Is(err, ErrDown) {
 			err = nil // it closed nothing, and holds nothing

@@ -34,8 +34,8 @@ func allowed() []string {
 		// The runtime's poller, and that of the reader.
 		"epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "eventfd2", "poll", "ppoll", "pipe2",
 		// Descriptors that are open.
-		"read", "write", "pread64", "pwrite64", "readv", "writev", "lseek", "close", "fcntl", "fstat", "fstatfs", "flock", "ftruncate", "fallocate",
-		"fsync", "fdatasync", "msync", "sync_file_range", "fadvise64", "getdents64", "dup", "dup3",
+		"read", "write", "pread64", "pwrite64", "preadv2", "readv", "writev", "lseek", "close", "fcntl", "fstat", "fstatfs", "flock", "ftruncate", "fallocate",
+		"fsync", "fdatasync", "syncfs", "msync", "sync_file_range", "fadvise64", "getdents64", "dup", "dup3",
 		// Names; landlock says which.
 		"openat", "newfstatat", "statx", "readlinkat", "mkdirat", "unlinkat", "renameat", "renameat2", "faccessat", "faccessat2", "getcwd",
 		// The sockets it inherited.
@@ -60,11 +60,7 @@ func conditional() []seccomp.NameWithConditions {
 // Confine takes from this process, all its threads, for ever, everything but the directory dir and the descriptors it holds.
 // A kernel without landlock is [ErrNoLandlock], unless bestEffort.
 func Confine(dir string, bestEffort bool) (Confinement, error) {
-	var c Confinement
-	abi, err := llsyscall.LandlockGetABIVersion()
-	if err == nil {
-		c.Landlock = abi
-	}
+	c := Confinement{Landlock: landlockABI()}
 	if c.Landlock == 0 && !bestEffort {
 		return c, ErrNoLandlock
 	}
@@ -81,6 +77,23 @@ func Confine(dir string, bestEffort bool) (Confinement, error) {
 	}
 	c.Seccomp = true
 	return c, nil
+}
+
+// landlockABI is the version of the kernel's landlock; 0: it has none.
+func landlockABI() int {
+	abi, err := llsyscall.LandlockGetABIVersion()
+	if err != nil {
+		return 0
+	}
+	return abi
+}
+
+// CanConfine is [ErrNoLandlock] where [Confine] would be, without confining anything.
+func CanConfine(bestEffort bool) error {
+	if landlockABI() == 0 && !bestEffort {
+		return ErrNoLandlock
+	}
+	return nil
 }
 
 // dropCapabilities matters for a process of root's: it keeps its files, and nothing else.
@@ -105,6 +118,9 @@ func filter() error {
 	}
 	return seccomp.LoadFilter(seccomp.Filter{
 		NoNewPrivs: true, Flag: seccomp.FilterFlagTSync,
-		Policy: seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{group}},
+		Policy: seccomp.Policy{DefaultAction: seccomp.ActionErrno, Syscalls: []seccomp.SyscallGroup{group, {
+			// A C library tries clone3 first, whose flags a filter cannot see, and takes clone when there is no such call.
+			Names: []string{"clone3"}, Action: seccomp.ActionErrno | seccomp.Action(unix.ENOSYS),
+		}}},
 	})
 }
