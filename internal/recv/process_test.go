@@ -408,6 +408,10 @@ func liar() error {
 
 func (f *Front) lie(ctx context.Context) error {
 	got := []string{"lies:"}
+	name := linkDir + "/" + link.EnvelopePath(link.Announcement{}) // where the envelope of a session would lie that nobody announced
+	if err := errors.Join(f.dir.MkdirAll(filepath.Dir(name), 0o700), f.dir.WriteFile(name, nil, 0o600)); err != nil {
+		return err
+	}
 	for _, q := range []struct {
 		method string
 		in     any
@@ -451,9 +455,11 @@ func babbler() error {
 	}
 	receive := f.peer.handlers[askReceive]
 	f.peer.handlers[askReceive] = func(ctx context.Context, body json.RawMessage) (any, error) {
-		if _, err := f.peer.conn.Write([]byte("\xff\xff\xff\xff")); err != nil {
-			return nil, err
-		}
+		go func() {
+			<-time.After(20 * time.Millisecond) // when the daemon waits for nothing
+			f.peer.writing.Lock()               // in one piece, and nothing comes after it
+			_, _ = f.peer.conn.Write([]byte("\xff\xff\xff\xff"))
+		}()
 		return receive(ctx, body)
 	}
 	_ = f.serve(context.Background()) // that it ends is not the end
