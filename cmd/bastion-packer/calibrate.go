@@ -67,12 +67,12 @@ func (f *calibrateFlags) calibrate(ctx context.Context, s cli.Streams) (err erro
 	if err != nil {
 		return err
 	}
-	conn, err := packer.Dial(ctx, f.cfg, zap.NewNop())
+	conns, err := packer.Dial(ctx, f.cfg, zap.NewNop())
 	if err != nil {
 		return err
 	}
-	defer cli.CloseInto(&err, conn)
-	sender, err := packer.NewSender(f.cfg, st, conn, key, packer.SenderOptions{Logger: zap.NewNop()})
+	defer cli.CloseInto(&err, conns)
+	sender, err := packer.NewSender(f.cfg, st, conns, key, packer.SenderOptions{Logger: zap.NewNop()})
 	if err != nil {
 		return cli.Usage(err)
 	}

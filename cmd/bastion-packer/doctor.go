@@ -34,7 +34,7 @@ Exit status 1 means that a check failed; warnings and what could not be checked 
 			if err != nil {
 				return cli.Usage(err)
 			}
-			return doctor.Report(s.Out, doctor.Sender(doctor.ReadSender(cmd.Context(), want), want), asJSON)
+			return doctor.Report(s.Out, doctor.SenderLanes(cmd.Context(), want), asJSON)
 		},
 	}
 	configFlag(c, &config)
@@ -42,18 +42,21 @@ Exit status 1 means that a check failed; warnings and what could not be checked 
 	return c
 }
 
-// wanted is what a configuration asks of its host.
-func wanted(cfg packer.Config) (doctor.Want, error) {
-	address, err := netip.ParseAddrPort(cfg.Link.Address)
-	if err != nil {
-		return doctor.Want{}, fmt.Errorf("link.address: %w", err)
-	}
+// wanted is what a configuration asks of its host, for each lane.
+func wanted(cfg packer.Config) (lanes []doctor.Want, err error) {
 	gso, err := link.ParseOffload(cfg.Link.GSO)
 	if err != nil {
-		return doctor.Want{}, fmt.Errorf("link.gso: %w", err)
+		return nil, fmt.Errorf("link.gso: %w", err)
 	}
-	return doctor.Want{
-		Address: address, Buffer: int64(cmp.Or(cfg.Link.SendBuffer, packer.DefaultConfig().Link.SendBuffer)), Rate: int64(cfg.Link.Rate),
-		MTU: cfg.Link.MTU, GSO: gso, State: cfg.State,
-	}, nil
+	for _, lane := range cfg.Link.EachLane() {
+		address, err := netip.ParseAddrPort(lane.Address)
+		if err != nil {
+			return nil, fmt.Errorf("link.address: %w", err)
+		}
+		lanes = append(lanes, doctor.Want{
+			Address: address, Buffer: int64(cmp.Or(cfg.Link.SendBuffer, packer.DefaultConfig().Link.SendBuffer)),
+			Rate: int64(lane.Rate), Total: cfg.Link.TotalRate(), MTU: cfg.Link.MTU, GSO: gso, State: cfg.State,
+		})
+	}
+	return lanes, nil
 }

@@ -56,7 +56,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 		if len(keys) < 20 {
 			t.Fatalf("%s: reflection found %d keys only", name, len(keys))
 		}
-		known := map[string]bool{"watch": true, "watch.base": true}
+		known := map[string]bool{"watch": true, "watch.base": true, "link.lanes": true, "link.passes": true}
 		for _, k := range keys {
 			known[k] = true
 			if !strings.Contains(text, "`"+k+"`") {
@@ -115,7 +115,7 @@ func wantDefaults(t *testing.T, low packer.Config, high receiver.Config) {
 		"receiver's state": {high.State, h.State}, "receiver's log": {high.Log, h.Log}, "receiver's link": {high.Link, h.Link},
 		"retain": {high.Retain, h.Retain}, "limits": {high.Limits, h.Limits},
 	} {
-		if pair[0] != pair[1] {
+		if !reflect.DeepEqual(pair[0], pair[1]) {
 			t.Errorf("%s: the example has %v, the default is %v", name, pair[0], pair[1])
 		}
 	}

@@ -195,6 +195,7 @@ type sendFlags struct {
 	cfg                            packer.Link
 	object, fingerprint, key, pass string
 	rate, ticket                   string
+	to                             []string
 	number                         int
 	repair                         float64
 	settle                         time.Duration
@@ -212,9 +213,9 @@ receiver asked for is sent, and --repair percent of it more.`,
 	c.Flags().StringVar(&f.key, "link-key", "", "the link key file (required)")
 	c.Flags().StringVar(&f.pass, "passphrase-file", "", "file whose first line is its passphrase (required)")
 	c.Flags().StringVar(&f.cfg.Receiver, "receiver", "", "receiver id of the trust object (required)")
-	c.Flags().StringVar(&f.cfg.Address, "to", "", "address and port of the diode's input (required)")
+	c.Flags().StringSliceVar(&f.to, "to", nil, "address and port of the diode's input (required); several are lanes, which carry a pass together")
 	c.Flags().IntVar(&f.cfg.MTU, "mtu", f.cfg.MTU, "1500 or 9000")
-	c.Flags().StringVar(&f.rate, "rate", "900Mbit", "rate in bits a second")
+	c.Flags().StringVar(&f.rate, "rate", "900Mbit", "rate in bits a second, of each lane")
 	c.Flags().Float64Var(&f.repair, "repair", 10, "repair symbols in percent")
 	c.Flags().IntVar(&f.number, "pass", 1, "number of the pass")
 	c.Flags().StringVar(&f.ticket, "ticket", "", "file of a receiver's ticket, or - for standard input: send what it asks for and nothing else")
@@ -242,19 +243,22 @@ func (f *sendFlags) send(ctx context.Context, s cli.Streams, dir string) (err er
 			return err
 		}
 	}
-	req.Dir, req.Env, req.Pass, req.Rows = dir, env, f.number, packer.RepairRows(f.repair)
+	req.Dir, req.Env, req.Plan = dir, env, f.cfg.Plan(f.number)
+	if f.ticket != "" {
+		req.Plan.Round = f.number // not what the lanes carried in the pass that lost it
+	}
 	if err := packer.VerifySealed(ctx, dir, env, nil); err != nil {
 		return verdict(err)
 	}
-	conn, err := packer.Dial(ctx, f.cfg, zap.NewNop())
+	conns, err := packer.Dial(ctx, f.cfg, zap.NewNop())
 	if err != nil {
 		return err
 	}
-	defer cli.CloseInto(&err, conn)
+	defer cli.CloseInto(&err, conns)
 	bar := cli.NewStages(s.Err, console.Low)
 	defer bar.Close()
 	progress := bar.Stage("send")
-	sender, err := packer.NewSender(f.cfg, st, conn, key, packer.SenderOptions{
+	sender, err := packer.NewSender(f.cfg, st, conns, key, packer.SenderOptions{
 		Logger:   zap.NewNop(),
 		Progress: func(p link.SendProgress) { progress(int64(p.Source+p.Repair), int64(p.SourceTotal+p.RepairTotal)) },
 	})
@@ -278,6 +282,14 @@ func (f *sendFlags) load() (*trust.Store, *mofn.SecretKey, error) {
 	st, err := trust.Load(f.object, f.fingerprint)
 	if err != nil {
 		return nil, nil, cli.Usage(err)
+	}
+	switch {
+	case len(f.to) == 1:
+		f.cfg.Address = f.to[0]
+	default:
+		for _, to := range f.to {
+			f.cfg.Lanes = append(f.cfg.Lanes, packer.Lane{Address: to})
+		}
 	}
 	if err := f.cfg.SetRate(f.rate, f.repair); err != nil {
 		return nil, nil, cli.Usage(err)

@@ -62,7 +62,7 @@ func calibrate(ctx context.Context, s cli.Streams, cfg receiver.Config, o receiv
 		return err
 	}
 	return measure(ctx, cfg, func(ctx context.Context, m *receiver.Meter) error {
-		return follow(ctx, s, o, asJSON, "no daemon answers; listening on "+cfg.Link.Listen, func(context.Context) ([]link.SessionStatus, error) { return m.Status().Sessions, nil })
+		return follow(ctx, s, o, asJSON, "no daemon answers; listening on "+cfg.Link.Listen.String(), func(context.Context) ([]link.SessionStatus, error) { return m.Status().Sessions, nil })
 	})
 }
 

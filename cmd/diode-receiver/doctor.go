@@ -35,13 +35,13 @@ warnings and what could not be checked leave it 0.`,
 			if err != nil {
 				return cli.Usage(err)
 			}
-			return doctor.Report(s.Out, doctor.Receiver(doctor.ReadReceiver(cmd.Context(), want), want), asJSON)
+			return doctor.Report(s.Out, doctor.ReceiverLanes(cmd.Context(), want), asJSON)
 		},
 	}
 	configFlag(c, &config)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	c.Flags().StringVar(&ask.device, "interface", "", "the diode's interface (default: the one that has the address of link.listen)")
-	c.Flags().Var(&ask.rate, "rate", "the sender's link.rate, such as 900Mbit")
+	c.Flags().Var(&ask.rate, "rate", "the sender's link.rate, such as 900Mbit; that of each lane")
 	c.Flags().IntVar(&ask.mtu, "mtu", 0, "the sender's link.mtu: 1500 or 9000")
 	return c
 }
@@ -53,17 +53,23 @@ type doctorFlags struct {
 	mtu    int
 }
 
-// want joins flags and configuration.
-func (d doctorFlags) want(cfg receiver.Config) (doctor.Want, error) {
+// want joins flags and configuration, for each lane.
+func (d doctorFlags) want(cfg receiver.Config) (lanes []doctor.Want, err error) {
 	if d.mtu != 0 && d.mtu != 1500 && d.mtu != 9000 {
-		return doctor.Want{}, fmt.Errorf("--mtu: %d is neither 1500 nor 9000", d.mtu)
+		return nil, fmt.Errorf("--mtu: %d is neither 1500 nor 9000", d.mtu)
 	}
-	listen, err := netip.ParseAddrPort(cfg.Link.Listen)
-	if err != nil {
-		return doctor.Want{}, fmt.Errorf("link.listen: %w", err)
+	if d.device != "" && len(cfg.Link.Listen) > 1 {
+		return nil, fmt.Errorf("--interface: link.listen has %d addresses, each of an interface of its own: leave the flag out", len(cfg.Link.Listen))
 	}
-	return doctor.Want{
-		Address: listen, Interface: d.device, Buffer: int64(cmp.Or(cfg.Link.ReceiveBuffer, receiver.DefaultConfig().Link.ReceiveBuffer)),
-		Rate: int64(d.rate), MTU: d.mtu, State: cfg.State,
-	}, nil
+	for _, text := range cfg.Link.Listen {
+		listen, err := netip.ParseAddrPort(text)
+		if err != nil {
+			return nil, fmt.Errorf("link.listen: %w", err)
+		}
+		lanes = append(lanes, doctor.Want{
+			Address: listen, Interface: d.device, Buffer: int64(cmp.Or(cfg.Link.ReceiveBuffer, receiver.DefaultConfig().Link.ReceiveBuffer)),
+			Rate: int64(d.rate), Total: int64(d.rate) * int64(len(cfg.Link.Listen)), MTU: d.mtu, State: cfg.State,
+		})
+	}
+	return lanes, nil
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -15,7 +14,6 @@ import (
 
 	"sluice/internal/admin"
 	"sluice/internal/cli"
-	"sluice/internal/link"
 	"sluice/internal/receiver"
 )
 
@@ -44,7 +42,7 @@ func configFlag(c *cobra.Command, config *string) {
 	c.Flags().StringVar(config, "config", "/etc/sluice/diode-receiver.yaml", "configuration file")
 }
 
-// runDaemon builds everything by hand, runs it, and closes it in the opposite order. The socket comes first, so that what the
+// runDaemon builds everything by hand, runs it, and closes it in the opposite order. The sockets come first, so that what the
 // link brings while the rest starts waits in the kernel.
 func runDaemon(ctx context.Context, s cli.Streams, cfg receiver.Config, progress bool) (err error) {
 	log, err := admin.NewLogger(cfg.Log.Level, s.Err, cfg.Log.Format == "json")
@@ -77,31 +75,6 @@ func runDaemon(ctx context.Context, s cli.Streams, cfg receiver.Config, progress
 	return serve(ctx, cfg, log, reg, r)
 }
 
-// listen takes the socket that systemd holds, so that a restart loses nothing, or opens one.
-func listen(ctx context.Context, cfg receiver.Config, log *zap.Logger) ([]*os.File, error) {
-	inherited, err := admin.Listeners()
-	if err != nil {
-		return nil, err
-	}
-	for name, files := range inherited {
-		log.Info("inherited socket", zap.String("name", name))
-		return files[:1], nil
-	}
-	f, err := link.BindUDP(ctx, cfg.Link.Listen)
-	if err != nil {
-		return nil, err
-	}
-	return []*os.File{f}, nil
-}
-
-func closeAll(files []*os.File) error {
-	var errs []error
-	for _, f := range files {
-		errs = append(errs, f.Close())
-	}
-	return errors.Join(errs...)
-}
-
 func serve(ctx context.Context, cfg receiver.Config, log *zap.Logger, reg *prometheus.Registry, r *receiver.Receiver) error {
 	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: r.Status, Ticket: r.Ticket, Ready: r.Ready, Logger: log.Named("admin")})
 	if err != nil {
@@ -111,7 +84,7 @@ func serve(ctx context.Context, cfg receiver.Config, log *zap.Logger, reg *prome
 	g.Go(func() error { return srv.Serve(work) })
 	g.Go(func() error { return r.Run(work) })
 	g.Go(func() error { return admin.Watchdog(work, r.Healthy) })
-	if err := admin.NotifyReady("receiving on " + cfg.Link.Listen); err != nil {
+	if err := admin.NotifyReady("receiving on " + cfg.Link.Listen.String()); err != nil {
 		log.Warn("sd_notify", zap.Error(err))
 	}
 	<-work.Done()

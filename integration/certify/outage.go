@@ -283,7 +283,7 @@ func blackout(ctx context.Context, c *certifier, seed uint64) (figures, error) {
 			second = 1 + fec.MaxRows/p.rows // the pass after the last with fresh rows begins anew
 			f["full"] = 1
 		}
-		if source, _, _ := packer.PassRows(second, p.rows); source != full {
+		if source := packer.Passes(nil).Plan(second, p.rows, 1).Source; source != full {
 			return nil, fmt.Errorf("pass %d sends source: %v", second, source)
 		}
 		if _, err := w.send(ctx, cargo, second); err != nil {

@@ -108,7 +108,7 @@ func (w *world) start() error {
 	}
 	w.shelf = newShelf(roots[1])
 	r, err := link.NewReceiver(link.ReceiverConfig{
-		Conn: w.spy.Watch(w.link.Reader()), Opener: linktest.Opener(w.keys.Private, w.keys.Public()),
+		Conns: []link.BatchReader{w.spy.Watch(w.link.Reader())}, Opener: linktest.Opener(w.keys.Private, w.keys.Public()),
 		Sink: w.shelf, Dir: roots[0],
 	})
 	if err != nil {
@@ -169,7 +169,7 @@ func (w *world) cargo(n int) linktest.Cargo {
 // sender makes a sender of the plan over a writer.
 func (w *world) sender(conn link.BatchWriter) (*link.Sender, error) {
 	return link.NewSender(link.SenderConfig{
-		Conn: conn, Profile: link.Profile1500, Rate: w.plan.rate, Groups: w.plan.groups, Repair: w.plan.rows,
+		Lanes: []link.Lane{{Conn: conn, Rate: w.plan.rate}}, Profile: link.Profile1500, Groups: w.plan.groups, Repair: w.plan.rows,
 		LinkKey: w.keys.Link, ReceiverKey: w.keys.Receiver,
 	})
 }
@@ -187,7 +187,8 @@ func (w *world) sendOver(ctx context.Context, conn link.BatchWriter, cargo linkt
 	}
 	t := cargo.Transfer()
 	t.Pass = n
-	t.Source, t.FirstRow, t.Rows = packer.PassRows(n, w.plan.rows)
+	p := packer.Passes(nil).Plan(n, w.plan.rows, 1)
+	t.Source, t.FirstRow, t.Rows = p.Source, p.FirstRow, p.Rows
 	report, err := s.Send(ctx, t)
 	wait(settleTime)
 	return report, err

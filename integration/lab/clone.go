@@ -80,16 +80,16 @@ func (s *Site) Unchecked(dir, to, rate string) (func(context.Context) (link.Send
 		return nil, err
 	}
 	return func(ctx context.Context) (rep link.SendReport, err error) {
-		conn, err := packer.Dial(ctx, cfg, zap.NewNop())
+		conns, err := packer.Dial(ctx, cfg, zap.NewNop())
 		if err != nil {
 			return rep, err
 		}
-		defer func() { err = errors.Join(err, conn.Close()) }()
-		sender, err := packer.NewSender(cfg, st, conn, key, packer.SenderOptions{Logger: zap.NewNop(), Progress: func(link.SendProgress) {}})
+		defer func() { err = errors.Join(err, conns.Close()) }()
+		sender, err := packer.NewSender(cfg, st, conns, key, packer.SenderOptions{Logger: zap.NewNop(), Progress: func(link.SendProgress) {}})
 		if err != nil {
 			return rep, err
 		}
-		return packer.Send(ctx, sender, packer.SendRequest{Dir: dir, Env: env, Pass: 1, Rows: packer.RepairRows(10)})
+		return packer.Send(ctx, sender, packer.SendRequest{Dir: dir, Env: env, Plan: cfg.Plan(1)})
 	}, nil
 }
 

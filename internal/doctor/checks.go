@@ -3,6 +3,7 @@
 package doctor
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -31,6 +32,46 @@ func Sender(v *View, w Want) []Finding {
 	return run(v, w, checkFileSystem, checkFreeSpace, checkReadSpeed, checkSendMaximum, checkSendErrors, checkGSO, checkGSOKernel,
 		checkRoute, checkNeighbour, checkInterface, checkMTU, checkRate, checkQdisc, checkTXRing,
 		checkClockSet, checkClockSteady)
+}
+
+// receiverLane and senderLane are the checks of what each lane has of its own.
+func receiverLane() []check {
+	return []check{checkInterface, checkMTU, checkRXRing, checkGRO, checkPause, checkReversePath, checkGateway, checkSocketDrops}
+}
+
+func senderLane() []check {
+	return []check{checkRoute, checkNeighbour, checkInterface, checkMTU, checkRate, checkQdisc, checkTXRing}
+}
+
+// ReceiverLanes reads and checks a host that receives over one lane or several, each a Want: the host once, and of each lane what is its own.
+func ReceiverLanes(ctx context.Context, lanes []Want) []Finding {
+	return ofLanes(lanes, Receiver(ReadReceiver(ctx, lanes[0]), lanes[0]), receiverLane(), func(w Want) *View { return ReadReceiverLane(w) })
+}
+
+// SenderLanes is ReceiverLanes for a host that sends.
+func SenderLanes(ctx context.Context, lanes []Want) []Finding {
+	return ofLanes(lanes, Sender(ReadSender(ctx, lanes[0]), lanes[0]), senderLane(), func(w Want) *View { return ReadSenderLane(w) })
+}
+
+// ofLanes adds the findings of the lanes behind the first to those of the first, and numbers those that are of a lane.
+func ofLanes(lanes []Want, findings []Finding, checks []check, read func(Want) *View) []Finding {
+	if len(lanes) == 1 {
+		return findings
+	}
+	own := map[string]bool{}
+	var others []Finding
+	for i, w := range lanes[1:] {
+		for _, f := range run(read(w), w, checks...) {
+			f.Lane, own[f.ID] = i+2, true
+			others = append(others, f)
+		}
+	}
+	for i := range findings {
+		if own[findings[i].ID] {
+			findings[i].Lane = 1
+		}
+	}
+	return append(findings, others...)
 }
 
 func run(v *View, w Want, checks ...check) []Finding {

@@ -88,7 +88,7 @@ func checkWriteSpeed(v *View, w Want) Finding {
 	switch {
 	case v.Speed.Err != nil:
 		return f.unknown(v.Speed.Err, measureFix(v.Speed.Err))
-	case w.Rate == 0:
+	case w.total() == 0:
 		f.Seen = console.Rate(got)
 		return f.unknown(fmt.Errorf("the rate of the link is not in this configuration"), "doctor --rate RATE, the sender's link.rate")
 	case got < bytesPerSecond(w):
@@ -123,18 +123,21 @@ func measureFix(err error) string {
 	return ""
 }
 
-func bytesPerSecond(w Want) float64 { return float64(w.Rate) / 8 }
+// total is the rate of all lanes together.
+func (w Want) total() int64 { return max(w.Total, w.Rate) }
+
+func bytesPerSecond(w Want) float64 { return float64(w.total()) / 8 }
 
 func speedWanted(w Want) string {
-	if w.Rate == 0 {
+	if w.total() == 0 {
 		return "twice the rate of the link"
 	}
-	return fmt.Sprintf("at least %s (twice %s)", console.Rate(spare*bytesPerSecond(w)), console.BitRate(float64(w.Rate)))
+	return fmt.Sprintf("at least %s (twice %s)", console.Rate(spare*bytesPerSecond(w)), console.BitRate(float64(w.total())))
 }
 
 // slower is the fix of a slow disk: another one, or the rate that this one bears.
 func slower(w Want, got float64) string {
 	const mega = 1_000_000
 	bears := int64(got / spare * 8 / mega)
-	return fmt.Sprintf("state: DIR on a faster disk, or link: {rate: %dMbit} at the sender (now %s)", max(bears, 1), console.BitRate(float64(w.Rate)))
+	return fmt.Sprintf("state: DIR on a faster disk, or link: {rate: %dMbit} at the sender (now %s)", max(bears, 1), console.BitRate(float64(w.total())))
 }

@@ -31,6 +31,16 @@ type Finding struct {
 	Fix string `json:"fix,omitempty"`
 	// Reason is why an unknown thing is unknown.
 	Reason string `json:"reason,omitempty"`
+	// Lane is which of several lanes it is of; 0: of the host, or of the only one.
+	Lane int `json:"lane,omitempty"`
+}
+
+// name tells it from the others.
+func (f Finding) name() string {
+	if f.Lane == 0 {
+		return f.ID
+	}
+	return fmt.Sprintf("%s (lane %d)", f.ID, f.Lane)
 }
 
 func (f Finding) ok(seen string) Finding {

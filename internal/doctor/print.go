@@ -66,7 +66,7 @@ func columns(f Finding) [4]string {
 	if seen == "" {
 		seen = "?"
 	}
-	return [4]string{string(f.Status), f.ID, console.Clean(seen), "want " + console.Clean(f.Wanted)}
+	return [4]string{string(f.Status), f.name(), console.Clean(seen), "want " + console.Clean(f.Wanted)}
 }
 
 // columnWidths is how wide each column must be for all findings.

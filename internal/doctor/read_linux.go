@@ -22,9 +22,7 @@ import (
 // ReadReceiver reads what [Receiver] checks. It asks, and changes nothing.
 func ReadReceiver(ctx context.Context, w Want) *View {
 	start := time.Now()
-	v := blank()
-	v.Interface = reading(findInterface(w))
-	readDevice(v)
+	v := ReadReceiverLane(w)
 	v.ReceiveBuffer = reading(tryBuffer(w))
 	readDisk(ctx, v, w.State)
 	v.Clock = reading(readClock(start))
@@ -34,14 +32,28 @@ func ReadReceiver(ctx context.Context, w Want) *View {
 // ReadSender reads what [Sender] checks. It asks, and changes nothing; the probe of the offload sends three datagrams over loopback.
 func ReadSender(ctx context.Context, w Want) *View {
 	start := time.Now()
+	v := ReadSenderLane(w)
+	v.GSO = link.ProbeGSO(ctx)
+	readDisk(ctx, v, w.State)
+	v.Clock = reading(readClock(start))
+	return v
+}
+
+// ReadReceiverLane reads what one lane of a receiver has of its own.
+func ReadReceiverLane(w Want) *View {
+	v := blank()
+	v.Interface = reading(findInterface(w))
+	readDevice(v)
+	return v
+}
+
+// ReadSenderLane reads what one lane of a sender has of its own.
+func ReadSenderLane(w Want) *View {
 	v := blank()
 	v.Route = reading(findRoute(w.Address.Addr()))
 	v.Interface = Reading[Interface]{v.Route.Value.Interface, v.Route.Err}
 	readDevice(v)
 	v.Neighbour = reading(findNeighbour(v.Route, w.Address.Addr()))
-	v.GSO = link.ProbeGSO(ctx)
-	readDisk(ctx, v, w.State)
-	v.Clock = reading(readClock(start))
 	return v
 }
 

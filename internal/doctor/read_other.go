@@ -18,6 +18,12 @@ func ReadReceiver(context.Context, Want) *View { return nothing() }
 // ReadSender knows nothing of a host that is not Linux.
 func ReadSender(context.Context, Want) *View { return nothing() }
 
+// ReadReceiverLane knows nothing of a host that is not Linux.
+func ReadReceiverLane(Want) *View { return nothing() }
+
+// ReadSenderLane knows nothing of a host that is not Linux.
+func ReadSenderLane(Want) *View { return nothing() }
+
 // nothing is a view in which every reading says why it was not made.
 func nothing() *View {
 	err := fmt.Errorf("%w: %w: this host is not Linux", ErrNotRead, errors.ErrUnsupported)

@@ -19,8 +19,10 @@ type Want struct {
 	Interface string
 	// Buffer is the socket's, in bytes.
 	Buffer int64
-	// Rate is the sender's, in bits a second on the wire; 0: not known here.
+	// Rate is the sender's over this lane, in bits a second on the wire; 0: not known here.
 	Rate int64
+	// Total is that of all lanes, which share the disk; 0: Rate is.
+	Total int64
 	// MTU is the profile's, 1500 or 9000; 0: not known here.
 	MTU int
 	// GSO is the sender's choice.

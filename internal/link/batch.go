@@ -19,6 +19,9 @@ const (
 	patience = 10 * time.Second
 )
 
+// errPatience says that everything failed for longer than patience.
+var errPatience = errors.New("check the interface, its route and its neighbour entry")
+
 // batcher gathers datagrams of one size, paces the batches and hands them to the
 // socket. Its counters are read by the heartbeats.
 type batcher struct {
@@ -98,7 +101,7 @@ func (b *batcher) account(count int, err error) error {
 		b.failingAt = time.Now()
 	}
 	if d := time.Since(b.failingAt); d > patience {
-		return fmt.Errorf("no datagram left this host for %v: check the interface, its route and its neighbour entry: %w", d.Round(time.Second), err)
+		return fmt.Errorf("no datagram left this host for %v: %w: %w", d.Round(time.Second), errPatience, err)
 	}
 	return nil
 }

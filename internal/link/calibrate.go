@@ -77,27 +77,31 @@ func (s *Sender) Calibrate(ctx context.Context, c Calibration, report func(SentS
 	if err != nil {
 		return err
 	}
+	if n := len(s.config.Lanes); n > 1 {
+		return fmt.Errorf("%w: a calibration of %d lanes: calibrate one after the other", ErrConfig, n)
+	}
 	if !s.busy.TryLock() {
 		return ErrBusy
 	}
 	defer s.busy.Unlock()
 	p := s.blankPass(Announcement{Profile: s.config.Profile, Groups: s.config.Groups, Pass: 1, Start: time.Now()})
-	p.state = StateLeadIn
-	p.hold(rates[0])
+	l := p.lanes[0]
+	l.state = StateLeadIn
+	l.hold(rates[0])
 	if err := p.begin(); err != nil {
 		return err
 	}
-	if err := p.sayState(ctx); err != nil {
+	if err := l.sayState(ctx); err != nil {
 		return err
 	}
-	return p.ramp(ctx, c, rates, report)
+	return l.ramp(ctx, c, rates, report)
 }
 
 // ramp holds each rate in turn, and says that it is over.
-func (p *pass) ramp(ctx context.Context, c Calibration, rates []int64, report func(SentStep)) error {
+func (l *lane) ramp(ctx context.Context, c Calibration, rates []int64, report func(SentStep)) error {
 	for i, rate := range rates {
-		p.number = i + 1
-		step, err := p.step(ctx, rate, c.Step)
+		l.number = i + 1
+		step, err := l.step(ctx, rate, c.Step)
 		if err != nil {
 			return err
 		}
@@ -106,61 +110,61 @@ func (p *pass) ramp(ctx context.Context, c Calibration, rates []int64, report fu
 			break
 		}
 	}
-	p.state = StateEndOfSession
-	if err := p.sayState(ctx); err != nil {
+	l.state = StateEndOfSession
+	if err := l.sayState(ctx); err != nil {
 		return err
 	}
-	return p.batch.flush(ctx)
+	return l.batch.flush(ctx)
 }
 
 // hold sets the rate. A new batch is sized to it.
-func (p *pass) hold(rate int64) {
-	failed, bytes := p.batch.failed, p.batch.bytes
-	p.rate, p.batch = rate, newBatcher(p.sender.config.Conn, p.sender.config.Profile.DatagramSize(), rate)
-	p.batch.failed, p.batch.bytes = failed, bytes
+func (l *lane) hold(rate int64) {
+	failed, bytes := l.batch.failed, l.batch.bytes
+	l.rate, l.batch = rate, newBatcher(l.Conn, l.pass.sender.config.Profile.DatagramSize(), rate)
+	l.batch.failed, l.batch.bytes = failed, bytes
 }
 
 // step fills the link at a rate, then says several times how much that was, and
 // rests.
-func (p *pass) step(ctx context.Context, rate int64, d time.Duration) (SentStep, error) {
-	p.hold(rate)
-	p.state, p.before = StateSending, p.inPass // source counts the step's datagrams
-	failed, began := p.batch.failed, time.Now()
-	if err := p.fill(ctx, began.Add(d)); err != nil {
+func (l *lane) step(ctx context.Context, rate int64, d time.Duration) (SentStep, error) {
+	l.hold(rate)
+	l.state, l.before = StateSending, l.inPass // source counts the step's datagrams
+	failed, began := l.batch.failed, time.Now()
+	if err := l.fill(ctx, began.Add(d)); err != nil {
 		return SentStep{}, err
 	}
 	elapsed := time.Since(began)
-	sent := p.inPass.source - p.before.source
-	s := SentStep{Number: p.number, Rate: rate, Sent: sent, Failed: p.batch.failed - failed, Elapsed: elapsed}
-	s.Reached = float64(sent) * float64(p.announcement.Profile.WireBits()) / elapsed.Seconds()
+	sent := l.inPass.source - l.before.source
+	s := SentStep{Number: l.number, Rate: rate, Sent: sent, Failed: l.batch.failed - failed, Elapsed: elapsed}
+	s.Reached = float64(sent) * float64(l.announcement.Profile.WireBits()) / elapsed.Seconds()
 	s.Short = s.Reached < reachedShare*float64(rate)
-	p.state = StateEndOfPass
-	if err := p.sayState(ctx); err != nil {
+	l.state = StateEndOfPass
+	if err := l.sayState(ctx); err != nil {
 		return s, err
 	}
-	return s, p.linger(ctx, stepRest)
+	return s, l.linger(ctx, stepRest)
 }
 
 // fill sends heartbeats on end.
-func (p *pass) fill(ctx context.Context, end time.Time) error {
+func (l *lane) fill(ctx context.Context, end time.Time) error {
 	for now := time.Now(); now.Before(end); now = time.Now() {
-		if p.counter >= p.sender.sessionLimit {
+		if l.counter >= l.pass.sender.sessionLimit {
 			return fmt.Errorf("%w: the calibration takes more datagrams than a session may have: make its steps shorter", ErrConfig)
 		}
-		p.beat(now)
-		p.inPass.source++
-		p.nextHeartbeat = now.Add(heartbeatEvery)
-		if err := p.batch.push(ctx); err != nil {
+		l.beat(now)
+		l.inPass.source++
+		l.nextHeartbeat = now.Add(heartbeatEvery)
+		if err := l.batch.push(ctx); err != nil {
 			return err
 		}
-		if len(p.batch.buf) > 0 {
+		if len(l.batch.buf) > 0 {
 			continue
 		}
-		if err := p.cadence(ctx); err != nil {
+		if err := l.cadence(ctx); err != nil {
 			return err
 		}
 	}
-	return p.batch.flush(ctx)
+	return l.batch.flush(ctx)
 }
 
 // Step is one step of a calibration as the receiver heard it. Counts are of the
@@ -222,7 +226,7 @@ func (s *session) findStep(number int) *step {
 func (r *Receiver) beginStep(s *session, h Heartbeat, counter uint64, now time.Time) *step {
 	next := step{
 		Step: Step{Number: int(h.Pass), Rate: h.Rate}, first: now, firstClock: h.Clock,
-		start: counter - min(counter, h.Source), dropsBefore: r.config.Conn.Drops(),
+		start: counter - min(counter, h.Source), dropsBefore: r.drops(),
 	}
 	if n := len(s.steps); n > 0 {
 		last := &s.steps[n-1]

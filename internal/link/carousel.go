@@ -42,6 +42,15 @@ func newCarousel(ctx context.Context, source io.ReaderAt, geometry fec.Geometry)
 	return c, nil
 }
 
+// share returns a carousel of its own over the same symbols, at the beginning: each
+// lane goes round by itself.
+func (c *carousel) share() *carousel {
+	other := *c
+	other.symbol = make([]byte, c.geometry.SymbolSize)
+	other.rewind()
+	return &other
+}
+
 // turn returns how many symbols one whole round has.
 func (c *carousel) turn() int64 {
 	total := c.geometry.Symbols()

@@ -109,7 +109,7 @@ func TestLateJoiner(t *testing.T) {
 		k, c, s, spy := newKeys(2), newCargo(1, 5_000, 12_000_000), newSink(), linktest.NewSpy()
 		l := linktest.New(linktest.Options{QueueLen: 200, Tap: spy.Tap}) // nobody listens: the queue overflows
 		sent := make(chan link.SendReport)
-		slow := func(c *link.SenderConfig) { c.Rate = 40e6 } // 2.8 s of payload
+		slow := func(c *link.SenderConfig) { c.Lanes[0].Rate = 40e6 } // 2.8 s of payload
 		go func() { sent <- send(t, k, l.Writer(), c.transfer(), slow) }()
 		wait(1500 * time.Millisecond)
 		overflowed := l.Counters().Overflowed
@@ -295,34 +295,52 @@ func announcement(n byte) link.Announcement {
 	}
 }
 
-// TestTableIsCapped announces, genuinely, far more sessions than are held: the
-// table, the kept announcements and the envelope objects stay at 8.
+// TestTableIsCapped announces, genuinely, far more releases than are held, two
+// sessions each: the envelope objects stay at 8, and with them the kept
+// announcements. Idle sessions beside them stay at what is left of 32.
 func TestTableIsCapped(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
+		const lanes, releases = 2, 40
 		k, s := newKeys(7), newSink()
 		l := linktest.New(linktest.Options{})
 		h := receive(t, k, l.Reader(), s, dir, nil)
-		for i := range 40 {
-			d, _, err := link.SealAnnouncement(fixedRandom(uint64(i)), announcement(byte(i)), k.link, k.receiver)
+		announce := func(a link.Announcement) {
+			d, _, err := link.SealAnnouncement(fixedRandom(uint64(a.Session[2])<<8|uint64(a.Session[0])), a, k.link, k.receiver)
 			if err != nil {
 				t.Fatal(err)
 			}
 			l.Inject(d)
-			wait(100 * time.Millisecond)
+			wait(50 * time.Millisecond)
 		}
-		st := h.stop(t)
-		equal(t, "sessions", len(st.Sessions), link.MaxSessions)
-		for _, ss := range st.Sessions {
-			if ss.Session[0] < 40-link.MaxSessions {
-				t.Errorf("session %d is held: one idle longest did not give way", ss.Session[0])
+		for i := range releases {
+			for lane := range lanes {
+				a := announcement(byte(i))
+				a.Session[2] = byte(lane)
+				announce(a)
 			}
 		}
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			t.Fatal(err)
+		entries := func(what string, want int) {
+			list, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, what, len(list), want)
 		}
-		equal(t, "files kept", len(entries), 2*link.MaxSessions)
+		wait(time.Second)
+		equal(t, "sessions", len(h.Sessions()), lanes*link.MaxReleases)
+		for _, ss := range h.Sessions() {
+			if ss.Session[0] < releases-link.MaxReleases {
+				t.Errorf("session %d is held: the release unheard of longest did not give way", ss.Session[0])
+			}
+		}
+		entries("files kept", (lanes+1)*link.MaxReleases)
+		for i := range 2 * link.MaxSessions {
+			announce(link.Announcement{Session: [8]byte{byte(i), 0xBB}, Profile: link.Profile1500, Groups: 4, Pass: 1, Start: time.Unix(1_800_000_000, 0).UTC()})
+		}
+		st := h.stop(t)
+		equal(t, "sessions beside idle ones", len(st.Sessions), link.MaxSessions)
+		entries("files kept beside idle ones", link.MaxSessions)
 	})
 }
 

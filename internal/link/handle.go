@@ -51,6 +51,7 @@ func (r *Receiver) batch(b *Buffer, now time.Time) {
 // It allocates nothing before the datagram is authenticated.
 func (r *Receiver) datagram(d []byte, now time.Time) {
 	r.total.received++
+	r.lanes[r.lane].received++
 	h, err := ParseHeader(d)
 	if err != nil {
 		r.reject(nil, headerReason(err))
@@ -123,7 +124,7 @@ func (r *Receiver) announced(h Header, d []byte, now time.Time) {
 		return
 	}
 	r.total.announcements++
-	r.total.lastHeard = now
+	r.total.lastHeard, r.lanes[r.lane].lastHeard = now, now
 	r.keep(s, d)
 	r.admit(s)
 }
@@ -149,13 +150,13 @@ func (r *Receiver) open(d []byte, now time.Time) (*session, error) {
 	joined := time.Now()
 	return &session{
 		announcement: a, tag: [TagSize]byte(d[len(d)-TagSize:]), cipher: c, lastHeard: now, joined: joined, announced: joined,
-		late: joined.Sub(r.hearing.started) < joinGrace, meter: meter{at: joined}, dropsBefore: r.config.Conn.Drops(),
+		late: joined.Sub(r.hearing.started) < joinGrace, meter: meter{at: joined}, dropsBefore: r.drops(),
 	}, nil
 }
 
 // admit puts a session into the table and gives it its release.
 func (r *Receiver) admit(s *session) {
-	if out := r.table.add(s); out != nil {
+	for _, out := range r.table.add(s) {
 		r.log.Info("session gives way", zap.Binary("session", out.announcement.Session[:]), zap.Time("last_heard", out.lastHeard))
 		r.hearing.gone(out)
 		r.forget(out)
@@ -191,6 +192,8 @@ func (r *Receiver) sealed(s *session, h Header, d []byte, now time.Time) {
 	s.ledger.authentic++
 	r.total.authentic++
 	s.lastHeard, r.total.lastHeard = now, now
+	r.lanes[r.lane].authentic++
+	r.lanes[r.lane].lastHeard = now
 	r.dispatch(s, h, body, now)
 }
 

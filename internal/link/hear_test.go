@@ -97,7 +97,7 @@ func TestLossSinceWhen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k, c := newKeys(61), newCargo(1, 5_000, 12_000_000)
 		l := linktest.New(linktest.Options{QueueLen: 200, Outage: []linktest.Outage{{From: 9000, Count: 30}}})
-		slow := func(c *link.SenderConfig) { c.Rate = 15e6 } // 7.5 s of payload
+		slow := func(c *link.SenderConfig) { c.Lanes[0].Rate = 15e6 } // 7.5 s of payload
 		sent := make(chan link.SendReport)
 		go func() { sent <- send(t, k, l.Writer(), c.transfer(), slow) }()
 		wait(1500 * time.Millisecond) // nobody listens: the queue overflows
@@ -192,7 +192,7 @@ func TestAnnouncedAndNotArrived(t *testing.T) {
 		if len(st.Releases) != 1 || st.Releases[0].Held || st.Releases[0].First != a.First {
 			t.Errorf("after its session gave way: %+v", st.Releases)
 		}
-		if st.Lost != lost || st.HeardSent != sent+16 {
+		if st.Lost != lost || st.HeardSent != sent+2*link.MaxSessions {
 			t.Errorf("lost %d of %d, before it gave way %d of %d", st.Lost, st.HeardSent, lost, sent)
 		}
 		h.stop(t)
@@ -271,7 +271,7 @@ func TestResumedAnnouncement(t *testing.T) {
 	}
 	defer root.Close()
 	_, conn := linktest.Pair(linktest.Options{})
-	r, err := link.NewReceiver(link.ReceiverConfig{Conn: conn, Opener: linktest.Opener(k.private, k.public()), Sink: newSink(), Dir: root})
+	r, err := link.NewReceiver(link.ReceiverConfig{Conns: []link.BatchReader{conn}, Opener: linktest.Opener(k.private, k.public()), Sink: newSink(), Dir: root})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ func receive(t testing.TB, k keys, conn link.BatchReader, s link.Sink, dir strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := link.ReceiverConfig{Conn: conn, Opener: linktest.Opener(k.private, k.public()), Sink: s, Dir: root}
+	config := link.ReceiverConfig{Conns: []link.BatchReader{conn}, Opener: linktest.Opener(k.private, k.public()), Sink: s, Dir: root}
 	if change != nil {
 		change(&config)
 	}
@@ -165,7 +165,7 @@ const testGroups = 2
 func newSender(t *testing.T, k keys, conn link.BatchWriter, change func(*link.SenderConfig)) *link.Sender {
 	t.Helper()
 	config := link.SenderConfig{
-		Conn: conn, Profile: link.Profile1500, Rate: 200e6, Groups: testGroups, Repair: 20,
+		Lanes: []link.Lane{{Conn: conn, Rate: 200e6}}, Profile: link.Profile1500, Groups: testGroups, Repair: 20,
 		LinkKey: k.link, ReceiverKey: k.receiver,
 	}
 	if change != nil {

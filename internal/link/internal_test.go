@@ -211,7 +211,7 @@ func TestSessionGivesWayToTheNext(t *testing.T) {
 		linkKey, private, public := testKeys()
 		_ = private
 		w := &headerWriter{counters: make(map[[8]byte]uint64)}
-		s, err := NewSender(SenderConfig{Conn: w, Profile: Profile1500, Rate: 1e9, Groups: 2, Repair: 4, LinkKey: linkKey, ReceiverKey: public})
+		s, err := NewSender(SenderConfig{Lanes: []Lane{{Conn: w, Rate: 1e9}}, Profile: Profile1500, Groups: 2, Repair: 4, LinkKey: linkKey, ReceiverKey: public})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -290,7 +290,7 @@ func TestShortObject(t *testing.T) {
 		source            bool
 	}{{"envelope", 99, 100_000, true}, {"payload", 100, 99_999, true}, {"payload of a heal pass", 100, 99_999, false}} {
 		synctest.Test(t, func(t *testing.T) {
-			s, err := NewSender(SenderConfig{Conn: &countingWriter{}, Profile: Profile1500, Groups: 2, Repair: 4, LinkKey: linkKey, ReceiverKey: public})
+			s, err := NewSender(SenderConfig{Lanes: []Lane{{Conn: &countingWriter{}}}, Profile: Profile1500, Groups: 2, Repair: 4, LinkKey: linkKey, ReceiverKey: public})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -364,7 +364,7 @@ func stepReceiver(t testing.TB) (*Receiver, *session, *sessionCipher) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := NewReceiver(ReceiverConfig{Conn: nothing{}, Opener: opener, Sink: refuser{}, Dir: root})
+	r, err := NewReceiver(ReceiverConfig{Conns: []BatchReader{nothing{}}, Opener: opener, Sink: refuser{}, Dir: root})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,6 +128,7 @@ type Status struct {
 	Lost         uint64
 	SendFailures uint64 // datagrams that the sender could not hand to its kernel, by its heartbeats
 
+	Lanes        []LaneStatus       // of each socket, in the order of ReceiverConfig.Conns
 	DropsAtStart uint64             // KernelDrops when this process began: an inherited socket keeps counting
 	Releases     []AnnouncedRelease // the last 64, oldest first, also those whose sessions gave way
 }
@@ -178,7 +179,10 @@ func (s Status) Rebase(f func(time.Time) time.Time) Status {
 		}
 	}
 	move(&s.LastHeard, &s.Started, &s.UpSince, &s.OutageFrom, &s.OutageTo)
-	s.Sessions, s.Releases = slices.Clone(s.Sessions), slices.Clone(s.Releases)
+	s.Sessions, s.Releases, s.Lanes = slices.Clone(s.Sessions), slices.Clone(s.Releases), slices.Clone(s.Lanes)
+	for i := range s.Lanes {
+		move(&s.Lanes[i].LastHeard)
+	}
 	for i := range s.Sessions {
 		one := &s.Sessions[i]
 		move(&one.LastHeard, &one.LastHeartbeat, &one.Joined, &one.Announced)

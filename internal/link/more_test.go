@@ -25,16 +25,16 @@ func TestSenderConfigRefused(t *testing.T) {
 		change func(*link.SenderConfig)
 		want   error
 	}{
-		{"no connection", func(c *link.SenderConfig) { c.Conn = nil }, link.ErrConfig},
+		{"no connection", func(c *link.SenderConfig) { c.Lanes[0].Conn = nil }, link.ErrConfig},
 		{"profile", func(c *link.SenderConfig) { c.Profile = 3 }, link.ErrConfig},
-		{"negative rate", func(c *link.SenderConfig) { c.Rate = -1 }, link.ErrConfig},
+		{"negative rate", func(c *link.SenderConfig) { c.Lanes[0].Rate = -1 }, link.ErrConfig},
 		{"negative settle", func(c *link.SenderConfig) { c.Settle = -1 }, link.ErrConfig},
 		{"groups", func(c *link.SenderConfig) { c.Groups = 4097 }, link.ErrConfig},
 		{"repair", func(c *link.SenderConfig) { c.Repair = 65 }, link.ErrConfig},
 		{"link key", func(c *link.SenderConfig) { c.LinkKey = nil }, link.ErrKey},
 		{"receiver key", func(c *link.SenderConfig) { c.ReceiverKey = make([]byte, 1215) }, link.ErrKey},
 	} {
-		c := link.SenderConfig{Conn: w, Profile: link.Profile9000, Repair: 10, LinkKey: k.link, ReceiverKey: k.receiver}
+		c := link.SenderConfig{Lanes: []link.Lane{{Conn: w}}, Profile: link.Profile9000, Repair: 10, LinkKey: k.link, ReceiverKey: k.receiver}
 		tt.change(&c)
 		if _, err := link.NewSender(c); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
@@ -155,13 +155,13 @@ func TestReceiverConfigRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	good := link.ReceiverConfig{Conn: conn, Opener: linktest.Opener(k.private, k.public()), Sink: newSink(), Dir: root}
+	good := link.ReceiverConfig{Conns: []link.BatchReader{conn}, Opener: linktest.Opener(k.private, k.public()), Sink: newSink(), Dir: root}
 	for _, tt := range []struct {
 		name   string
 		change func(*link.ReceiverConfig)
 		want   error
 	}{
-		{"connection", func(c *link.ReceiverConfig) { c.Conn = nil }, link.ErrConfig},
+		{"connection", func(c *link.ReceiverConfig) { c.Conns = nil }, link.ErrConfig},
 		{"sink", func(c *link.ReceiverConfig) { c.Sink = nil }, link.ErrConfig},
 		{"directory", func(c *link.ReceiverConfig) { c.Dir = nil }, link.ErrConfig},
 		{"opener", func(c *link.ReceiverConfig) { c.Opener = nil }, link.ErrConfig},

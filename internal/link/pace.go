@@ -48,6 +48,12 @@ func (p *pacer) cost(size, count int) time.Duration {
 	return time.Duration(float64(bits) / float64(p.rate) * float64(time.Second))
 }
 
+// sleep waits for d or for the end of ctx.
+func sleep(ctx context.Context, d time.Duration) error {
+	var p pacer
+	return p.sleep(ctx, d)
+}
+
 // sleep waits for d or for the end of ctx. It never spins: a timer that wakes late is made up for (catchUp), at the price
 // of batches on end at a high rate; spinning took 0.2 to 0.6 CPU seconds a GiB at 2 to 4 Gbit/s.
 func (p *pacer) sleep(ctx context.Context, d time.Duration) error {

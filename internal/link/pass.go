@@ -4,8 +4,8 @@ package link
 
 import (
 	"context"
-	"crypto/rand"
 	"io"
+	"sync"
 	"time"
 
 	"sluice/pkg/fec"
@@ -15,7 +15,7 @@ import (
 const (
 	announceEvery  = 250 * time.Millisecond
 	heartbeatEvery = time.Second
-	carouselEvery  = 256 // payload symbols for one envelope symbol
+	carouselEvery  = 256 // payload symbols of a lane for one envelope symbol
 
 	// repeats is how often what must not be missed is said at the beginning and
 	// at the end, repeatGap apart: 8 over 120 ms outlive a short stall.
@@ -26,91 +26,85 @@ const (
 	readAhead = 1 << 20
 )
 
-// pass is one Send under way: the session that it seals under, the batch that it
-// fills, and how far it is.
+// pass is one Send under way: what of the payload is sent, in which order, and
+// the lanes that carry it.
 type pass struct {
-	sender       *Sender
-	transfer     Transfer
-	announcement Announcement
-	geometry     fec.Geometry // of the payload object
-	carousel     *carousel    // nil in an idle session
+	sender   *Sender
+	transfer Transfer
+	geometry fec.Geometry // of the payload object
+	lanes    []*lane
+	dealer   *dealer // nil: there is one lane, and nothing to deal
+	started  time.Time
 
-	cipher   *sessionCipher
-	datagram []byte // the announcement, as sent
-	counter  uint64 // of the next sealed datagram
-	inPass   counts // since the pass began
-	before   counts // inPass when this session began
+	mu    sync.Mutex
+	shown []LaneReport // of each lane, as it told last
 
-	batch         *batcher
-	body          []byte // scratch of a heartbeat
-	state         State
-	rate          int64 // what heartbeats say of the rate
-	number        int   // and of the pass, or of the step of a calibration
-	sinceEnvelope int
-	sessions      int
-	started       time.Time
-	nextAnnounce  time.Time
-	nextHeartbeat time.Time
+	telling sync.Mutex // held while Progress runs
 }
 
-// counts are datagrams sealed, by kind.
-type counts struct{ sealed, source, repair, envelope uint64 }
+// place says where a symbol of the payload object belongs.
+type place struct {
+	sbn, esi uint32
+	repair   bool
+	turn     int // what it is dealt by: row + group, repair rows counting on from 192, on from span to span
+}
 
-// blankPass returns a pass with nothing to send yet.
+// sourcePlace is that of source symbol i of a span.
+func sourcePlace(span fec.Span, i int) place {
+	return place{sbn: uint32(span.SBN), esi: uint32(i), turn: turnOf(span, i/span.D, i%span.D)}
+}
+
+// repairPlace is that of a repair symbol of a span.
+func repairPlace(span fec.Span, row, group int) place {
+	return place{sbn: uint32(span.SBN), esi: span.RepairESI(row, group), repair: true, turn: turnOf(span, fec.K+row, group)}
+}
+
+// turnOf lets the rows of a group follow one another on the wheel.
+func turnOf(span fec.Span, row, group int) int { return span.SBN%wheelSize*fec.K + row + group }
+
+// blankPass returns a pass with nothing to send yet, each of its lanes with a
+// session that looks like a.
 func (s *Sender) blankPass(a Announcement) *pass {
-	return &pass{
-		sender: s, announcement: a, started: time.Now(), rate: s.config.Rate, number: a.Pass,
-		batch: newBatcher(s.config.Conn, s.config.Profile.DatagramSize(), s.config.Rate),
-		body:  make([]byte, 0, s.config.Profile.SymbolSize()),
+	p := &pass{sender: s, started: time.Now(), shown: make([]LaneReport, len(s.config.Lanes))}
+	for i := range s.config.Lanes {
+		p.lanes = append(p.lanes, p.newLane(i, a))
 	}
+	return p
 }
 
-// begin makes a new session: a fresh id and key, counter 0.
+// begin makes the session of each lane.
 func (p *pass) begin() error {
-	rand.Read(p.announcement.Session[:])
-	c := &p.sender.config
-	datagram, key, err := SealAnnouncement(rand.Reader, p.announcement, c.LinkKey, c.ReceiverKey)
-	if err != nil {
-		return err
+	for _, l := range p.lanes {
+		if err := l.begin(); err != nil {
+			return err
+		}
+		p.shown[l.index] = l.report()
 	}
-	if p.cipher, err = newSessionCipher(key); err != nil {
-		return err
-	}
-	p.datagram, p.counter, p.before = datagram, 0, p.inPass
-	p.sessions++
 	return nil
 }
 
-// run sends the pass in the order of section 5.
+// run sends the pass in the order of section 5. One lane is driven from here,
+// without a hand-over; several have a goroutine each.
 func (p *pass) run(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{p.leadIn, p.payload, p.end} {
-		if err := step(ctx); err != nil {
-			return err
-		}
+	if p.dealer != nil {
+		return p.dealer.run(ctx, p.payload)
 	}
-	return p.batch.flush(ctx)
+	l := p.lanes[0]
+	err := l.send(ctx, p.payload)
+	p.show(l, nil)
+	return err
 }
 
-// leadIn announces, sends the envelope object once, and lets the receiver settle.
-func (p *pass) leadIn(ctx context.Context) error {
-	p.state = StateLeadIn
-	for range repeats {
-		if err := p.announce(ctx); err != nil {
-			return err
-		}
-		if err := p.linger(ctx, repeatGap); err != nil {
-			return err
-		}
+// put sends one symbol of the payload, over the lane whose turn it is.
+func (p *pass) put(ctx context.Context, s place, body []byte) error {
+	if p.dealer != nil {
+		return p.dealer.put(ctx, s, body)
 	}
-	if err := p.envelopeTurn(ctx); err != nil {
-		return err
-	}
-	return p.linger(ctx, p.sender.settle(p.transfer))
+	return p.lanes[0].payloadSymbol(ctx, s, body)
 }
 
 // payload sends the source and the repair symbols of the payload object.
 func (p *pass) payload(ctx context.Context) error {
-	p.state = StateSending
 	if p.transfer.Only != nil {
 		return p.selection(ctx)
 	}
@@ -177,8 +171,7 @@ func (p *pass) sourceSymbols(ctx context.Context, source *objectReader, span fec
 		if err != nil {
 			return err
 		}
-		p.inPass.source++
-		if err := p.payloadSymbol(ctx, uint32(span.SBN), uint32(i), body); err != nil {
+		if err := p.put(ctx, sourcePlace(span, i), body); err != nil {
 			return err
 		}
 		if owed == nil {
@@ -195,203 +188,47 @@ func (p *pass) sourceSymbols(ctx context.Context, source *objectReader, span fec
 
 // repairSymbol sends the next repair symbol.
 func (p *pass) repairSymbol(ctx context.Context, owed *repairSymbols) error {
-	sbn, esi, body := owed.step()
-	p.inPass.repair++
-	return p.payloadSymbol(ctx, sbn, esi, body)
+	s, body := owed.step()
+	return p.put(ctx, s, body)
 }
 
-// payloadSymbol sends one symbol, and one of the envelope in every 256.
-func (p *pass) payloadSymbol(ctx context.Context, sbn, esi uint32, body []byte) error {
-	if err := p.emit(ctx, TypePayload, sbn, esi, body); err != nil {
-		return err
-	}
-	p.sinceEnvelope++
-	if p.sinceEnvelope < carouselEvery {
-		return nil
-	}
-	p.sinceEnvelope = 0
-	return p.envelopeSymbol(ctx)
+// show takes in how far a lane is, and why it was given up if it was.
+func (p *pass) show(l *lane, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shown[l.index] = l.report()
+	p.shown[l.index].Err = err
 }
 
-// envelopeTurn sends the whole envelope object, from its beginning.
-func (p *pass) envelopeTurn(ctx context.Context) error {
-	p.carousel.rewind()
-	for range p.carousel.turn() {
-		if err := p.envelopeSymbol(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// envelopeSymbol sends the next symbol of the carousel.
-func (p *pass) envelopeSymbol(ctx context.Context) error {
-	sbn, esi, body, err := p.carousel.step()
-	if err != nil {
-		return err
-	}
-	p.inPass.envelope++
-	return p.emit(ctx, TypeEnvelope, sbn, esi, body)
-}
-
-// end sends the envelope object again, then says several times that the pass,
-// and that the session is over.
-func (p *pass) end(ctx context.Context) error {
-	p.state = StateEndOfPass
-	if err := p.envelopeTurn(ctx); err != nil {
-		return err
-	}
-	for _, p.state = range []State{StateEndOfPass, StateEndOfSession} {
-		if err := p.sayState(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sayState sends heartbeats, with the announcement for whoever came late.
-func (p *pass) sayState(ctx context.Context) error {
-	for range repeats {
-		if err := p.announce(ctx); err != nil {
-			return err
-		}
-		if err := p.heartbeat(ctx); err != nil {
-			return err
-		}
-		if err := p.linger(ctx, repeatGap); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// linger sends what is gathered and waits, keeping the cadence of announcements
-// and heartbeats.
-func (p *pass) linger(ctx context.Context, d time.Duration) error {
-	for end := time.Now().Add(d); ; {
-		if err := p.cadence(ctx); err != nil {
-			return err
-		}
-		if err := p.batch.flush(ctx); err != nil {
-			return err
-		}
-		now := time.Now()
-		if !now.Before(end) {
-			return ctx.Err()
-		}
-		if err := p.batch.pace.sleep(ctx, min(end.Sub(now), max(p.nextAnnounce.Sub(now), time.Millisecond))); err != nil {
-			return err
-		}
-	}
-}
-
-// emit seals one datagram into the batch. Between batches it keeps the cadence.
-func (p *pass) emit(ctx context.Context, kind Type, sbn, esi uint32, body []byte) error {
-	if p.counter >= p.sender.sessionLimit {
-		if err := p.renew(ctx); err != nil {
-			return err
-		}
-	}
-	p.seal(kind, sbn, esi, body)
-	if err := p.batch.push(ctx); err != nil || len(p.batch.buf) > 0 {
-		return err
-	}
-	return p.cadence(ctx)
-}
-
-// seal writes one sealed datagram into the batch and counts it.
-func (p *pass) seal(kind Type, sbn, esi uint32, body []byte) {
-	h := Header{Type: kind, Profile: p.announcement.Profile, Session: p.announcement.Session, Counter: p.counter, SBN: sbn, ESI: esi}
-	p.cipher.seal(p.batch.next(), h, body)
-	p.counter++
-	p.inPass.sealed++
-}
-
-// cadence sends the announcement and the heartbeat that are due.
-func (p *pass) cadence(ctx context.Context) error {
-	now := time.Now()
-	if !now.Before(p.nextAnnounce) {
-		if err := p.announce(ctx); err != nil {
-			return err
-		}
-		p.tell()
-	}
-	if now.Before(p.nextHeartbeat) {
-		return nil
-	}
-	return p.heartbeat(ctx)
-}
-
-// announce sends the announcement, unchanged.
-func (p *pass) announce(ctx context.Context) error {
-	p.nextAnnounce = time.Now().Add(announceEvery)
-	copy(p.batch.next(), p.datagram)
-	return p.batch.push(ctx)
-}
-
-// heartbeat sends a heartbeat of the present state.
-func (p *pass) heartbeat(ctx context.Context) error {
-	now := time.Now()
-	p.nextHeartbeat = now.Add(heartbeatEvery)
-	p.beat(now)
-	return p.batch.push(ctx)
-}
-
-// beat seals a heartbeat into the batch. The zeros behind its fields are those
-// that the scratch was made with.
-func (p *pass) beat(now time.Time) {
-	fields := appendHeartbeatFields(p.body[:0], Heartbeat{
-		Source: p.inPass.source - p.before.source,
-		Repair: p.inPass.repair - p.before.repair,
-		Rate:   uint64(p.rate),
-		Clock:  uint64(now.UnixNano()),
-		Failed: p.batch.failed,
-		Pass:   uint16(p.number),
-		State:  p.state,
-	})
-	p.seal(TypeHeartbeat, 0, 0, fields[:cap(p.body)])
-}
-
-// renew ends the session and begins the next within the same pass: one key seals
-// at most 2^32 datagrams (section 1).
-func (p *pass) renew(ctx context.Context) error {
-	state := p.state
-	p.state = StateEndOfSession
-	for range repeats {
-		if err := p.heartbeat(ctx); err != nil {
-			return err
-		}
-	}
-	p.state = state
-	if err := p.begin(); err != nil {
-		return err
-	}
-	for range repeats {
-		if err := p.announce(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// report says what the pass sent so far.
+// report says what the pass sent, as far as its lanes told.
 func (p *pass) report() SendReport {
-	return SendReport{
-		Session: p.announcement.Session, Sessions: p.sessions, Sealed: p.inPass.sealed,
-		Source: p.inPass.source, Repair: p.inPass.repair, Envelope: p.inPass.envelope,
-		Bytes: p.batch.bytes, Elapsed: time.Since(p.started), SendErrors: p.batch.failed,
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := SendReport{Session: p.shown[0].Session, Elapsed: time.Since(p.started), Lanes: append([]LaneReport(nil), p.shown...)}
+	for _, l := range r.Lanes {
+		r.Sessions += l.Sessions
+		r.Sealed += l.Sealed
+		r.Source += l.Source
+		r.Repair += l.Repair
+		r.Envelope += l.Envelope
+		r.Bytes += l.Bytes
+		r.SendErrors += l.SendErrors
 	}
+	return r
 }
 
-// tell reports progress.
-func (p *pass) tell() {
+// tell reports progress: of a lane, and so of the pass.
+func (p *pass) tell(l *lane) {
+	p.show(l, nil)
 	if p.sender.config.Progress == nil {
 		return
 	}
-	progress := SendProgress{SendReport: p.report(), State: p.state, Pass: p.announcement.Pass}
-	if !p.announcement.Idle() {
+	progress := SendProgress{SendReport: p.report(), State: l.state, Pass: l.announcement.Pass}
+	if !l.announcement.Idle() {
 		progress.SourceTotal, progress.RepairTotal = p.totals()
 	}
+	p.telling.Lock()
+	defer p.telling.Unlock()
 	p.sender.config.Progress(progress)
 }
 

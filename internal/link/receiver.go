@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +38,7 @@ const (
 
 // ReceiverConfig configures a Receiver.
 type ReceiverConfig struct {
-	Conn   BatchReader // Run closes it
+	Conns  []BatchReader // one to MaxLanes sockets, one a lane; Run closes them
 	Opener Opener
 	Sink   Sink
 
@@ -75,7 +76,9 @@ type Receiver struct {
 	table    table
 	releases map[releaseKey]*release
 	limit    limiter
-	scratch  []byte // the body of the datagram at hand
+	scratch  []byte       // the body of the datagram at hand
+	lanes    []laneLedger // of each of Conns
+	lane     int          // that brought the datagram at hand
 	total    totals
 	hearing  hearing
 	broken   error // ends Run
@@ -98,8 +101,9 @@ type totals struct {
 
 // NewReceiver checks the configuration and resumes the sessions kept in Dir.
 func NewReceiver(config ReceiverConfig) (*Receiver, error) {
-	if config.Conn == nil || config.Opener == nil || config.Sink == nil || config.Dir == nil {
-		return nil, fmt.Errorf("%w: a receiver needs a connection, an opener, a sink and a directory", ErrConfig)
+	n := len(config.Conns)
+	if n < 1 || n > MaxLanes || slices.Contains(config.Conns, nil) || config.Opener == nil || config.Sink == nil || config.Dir == nil {
+		return nil, fmt.Errorf("%w: a receiver needs one to %d connections, an opener, a sink and a directory", ErrConfig, MaxLanes)
 	}
 	if config.Logger == nil {
 		config.Logger = zap.NewNop()
@@ -107,8 +111,10 @@ func NewReceiver(config ReceiverConfig) (*Receiver, error) {
 	r := &Receiver{
 		config: config, log: config.Logger, opener: config.Opener, releases: make(map[releaseKey]*release),
 		scratch: make([]byte, MaxDatagram), events: make(chan event, eventRoom),
-		hearing: hearing{started: time.Now(), released: make(map[[32]byte]*AnnouncedRelease)}, dropsAtStart: config.Conn.Drops(),
+		hearing: hearing{started: time.Now(), released: make(map[[32]byte]*AnnouncedRelease)},
+		lanes:   newLaneLedgers(config.Conns),
 	}
+	r.dropsAtStart = r.drops()
 	r.publish()
 	if err := r.resume(); err != nil {
 		return nil, errors.Join(err, r.close())
@@ -118,23 +124,23 @@ func NewReceiver(config ReceiverConfig) (*Receiver, error) {
 }
 
 // Run receives until ctx ends or something breaks. When ctx ends it closes the
-// connection, handles what it has read, flushes every payload and returns nil. A
-// failure of the connection, or an error of storage that is ErrBroken, ends it
+// connections, handles what it has read, flushes every payload and returns nil. A
+// failure of a connection, or an error of storage that is ErrBroken, ends it
 // with that error. A Receiver runs once.
 func (r *Receiver) Run(ctx context.Context) error {
 	jobContext, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.jobContext = jobContext
-	stop := context.AfterFunc(ctx, func() { r.config.Conn.Close() })
+	stop := context.AfterFunc(ctx, func() { r.closeConns() })
 	defer stop()
 
 	r.revive()
-	g := newRing()
-	go g.read(r.config.Conn)
+	g := newRing(len(r.config.Conns))
+	g.start(r.config.Conns)
 	r.serve(g)
 
-	drops := r.config.Conn.Drops()
-	err := errors.Join(r.broken, g.err, r.config.Conn.Close())
+	drops := r.drops()
+	err := errors.Join(r.broken, g.err, r.closeConns())
 	cancel()
 	err = errors.Join(err, r.drain(context.WithoutCancel(ctx)), r.close())
 	r.publish()
@@ -166,7 +172,7 @@ func (r *Receiver) revive() {
 	}
 }
 
-// serve handles batches until the reader has ended.
+// serve handles batches until the readers have ended.
 func (r *Receiver) serve(g *ring) {
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
@@ -177,6 +183,7 @@ func (r *Receiver) serve(g *ring) {
 				return
 			}
 			now := time.Now()
+			r.lane = b.lane
 			for i := range b.bufs[:b.n] {
 				r.batch(&b.bufs[i], now)
 			}
@@ -187,7 +194,7 @@ func (r *Receiver) serve(g *ring) {
 			r.tick(now)
 		}
 		if r.broken != nil {
-			r.config.Conn.Close() // ends the reader; the rest is dropped by batch
+			r.closeConns() // ends the readers; the rest is dropped by batch
 		}
 	}
 }
@@ -254,7 +261,7 @@ func (r *Receiver) close() error {
 // publish shows the ledger to Status, Sessions and the metrics.
 func (r *Receiver) publish() {
 	h := &r.hearing
-	drops := r.config.Conn.Drops()
+	drops := r.drops()
 	r.observe(time.Now(), drops)
 	st := &Status{
 		Received: r.total.received, Announcements: r.total.announcements, Authentic: r.total.authentic,
@@ -262,6 +269,9 @@ func (r *Receiver) publish() {
 		KernelDrops: drops, DropsAtStart: r.dropsAtStart, Started: h.started, UpSince: h.upSince, Outages: h.outages,
 		OutageFrom: h.outage[0], OutageTo: h.outage[1], Releases: h.list(),
 		HeardSent: h.sentGone, Lost: h.lostGone, SendFailures: h.failedGone,
+	}
+	for i := range r.lanes {
+		st.Lanes = append(st.Lanes, r.lanes[i].status(r.config.Conns[i]))
 	}
 	for _, s := range r.table.sessions {
 		one := s.status()

@@ -108,11 +108,10 @@ type repairSymbols struct {
 func (r *repairSymbols) total() int { return len(r.rows) * r.span.D }
 
 // step returns the next symbol; there is one while sent < total.
-func (r *repairSymbols) step() (sbn, esi uint32, symbol []byte) {
+func (r *repairSymbols) step() (at place, symbol []byte) {
 	row, group := r.sent/r.span.D, r.sent%r.span.D
 	r.sent++
-	return uint32(r.span.SBN), r.span.RepairESI(r.firstRow+row, group),
-		r.rows[row][group*r.span.SymbolSize:][:r.span.SymbolSize]
+	return repairPlace(r.span, r.firstRow+row, group), r.rows[row][group*r.span.SymbolSize:][:r.span.SymbolSize]
 }
 
 // repairer encodes one span after another in a goroutine of its own, ahead of

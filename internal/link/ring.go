@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"sync"
 )
 
 const (
@@ -21,19 +22,24 @@ const (
 type received struct {
 	bufs []Buffer
 	n    int // filled
+	lane int // that brought it
 }
 
-// ring hands batches from the thread that only receives to the goroutine that
-// authenticates, and back. Its buffers are allocated once.
+// ring hands batches from the threads that only receive, one a lane, to the
+// goroutine that authenticates, and back. Its buffers are allocated once.
 type ring struct {
 	free, full chan *received
-	err        error // why the reader ended; read it after full is closed
+
+	mu  sync.Mutex
+	err error // why readers ended; read it after full is closed
 }
 
-// newRing allocates the buffers.
-func newRing() *ring {
-	g := &ring{free: make(chan *received, ringBatches), full: make(chan *received, ringBatches)}
-	for range ringBatches {
+// newRing allocates the buffers: those of one lane, and one more for each further
+// lane, which its reader holds while the lane is quiet.
+func newRing(lanes int) *ring {
+	batches := ringBatches + lanes - 1
+	g := &ring{free: make(chan *received, batches), full: make(chan *received, batches)}
+	for range batches {
 		memory := make([]byte, batchBuffers*BufferSize)
 		b := &received{bufs: make([]Buffer, batchBuffers)}
 		for i := range b.bufs {
@@ -44,21 +50,47 @@ func newRing() *ring {
 	return g
 }
 
+// start starts a reader for each connection, and closes full when all have ended.
+// One that fails ends the others.
+func (g *ring) start(conns []BatchReader) {
+	var readers sync.WaitGroup
+	for lane, conn := range conns {
+		readers.Go(func() {
+			if err := g.read(lane, conn); err != nil {
+				g.failed(err)
+				for _, other := range conns {
+					other.Close()
+				}
+			}
+		})
+	}
+	go func() {
+		readers.Wait()
+		close(g.full)
+	}()
+}
+
+// failed notes why a reader ended.
+func (g *ring) failed(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.err = errors.Join(g.err, err)
+}
+
 // read receives until the connection is closed or fails, on a thread of its own.
-func (g *ring) read(conn BatchReader) {
+func (g *ring) read(lane int, conn BatchReader) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer close(g.full)
 	for b := range g.free {
 		n, err := conn.ReadBatch(b.bufs)
 		if errors.Is(err, net.ErrClosed) {
-			return
+			return nil
 		}
 		if err != nil {
-			g.err = fmt.Errorf("read link: %w", err)
-			return
+			return fmt.Errorf("read link, lane %d: %w", lane+1, err)
 		}
-		b.n = n
+		b.n, b.lane = n, lane
 		g.full <- b
 	}
+	return nil
 }

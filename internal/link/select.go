@@ -62,8 +62,7 @@ func (s *selector) extent(ctx context.Context, span fec.Span, e fec.Extent) erro
 		if err != nil {
 			return err
 		}
-		s.pass.inPass.source++
-		if err := s.pass.payloadSymbol(ctx, uint32(span.SBN), uint32(i), body); err != nil {
+		if err := s.pass.put(ctx, sourcePlace(span, i), body); err != nil {
 			return err
 		}
 	}
@@ -145,8 +144,7 @@ func (s *selector) row(ctx context.Context, span fec.Span, run *encodedRun, row 
 	}
 	for g := range run.Groups {
 		body := run.rows[row-run.Row][g*span.SymbolSize:][:span.SymbolSize]
-		s.pass.inPass.repair++
-		if err := s.pass.payloadSymbol(ctx, uint32(span.SBN), span.RepairESI(row, run.Group+g), body); err != nil {
+		if err := s.pass.put(ctx, repairPlace(span, row, run.Group+g), body); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,11 +49,12 @@ var (
 
 // SenderConfig configures a Sender.
 type SenderConfig struct {
-	Conn    BatchWriter
+	// Lanes carry a pass together, each as a session of its own: one to MaxLanes,
+	// all with a rate or all without.
+	Lanes   []Lane
 	Profile Profile
-	Rate    int64 // bits a second on the wire, Ethernet and IP headers included; 0: unlimited
-	Groups  int   // G; 0: the default of section 4, a span of 256 MiB
-	Repair  int   // repair rows a pass, 0..64, for a Transfer that names none
+	Groups  int // G; 0: the default of section 4, a span of 256 MiB
+	Repair  int // repair rows a pass, 0..64, for a Transfer that names none
 
 	// Settle is the time between the envelope and the payload; 0: one second, what
 	// 16 MiB/s need for the envelope, and 200 us for each file.
@@ -62,7 +64,7 @@ type SenderConfig struct {
 	ReceiverKey []byte // X-Wing public key, 1216 bytes
 
 	Logger   *zap.Logger        // may be nil
-	Progress func(SendProgress) // may be nil; called from Send and Idle, four times a second
+	Progress func(SendProgress) // may be nil; called during Send and Idle, four times a second for each lane, one call at a time
 }
 
 // Transfer is one pass of one release.
@@ -78,15 +80,19 @@ type Transfer struct {
 	FirstRow     int  // first repair row of this pass
 	Rows         int  // repair rows; 0: SenderConfig.Repair; negative: none
 
+	// Round is how many passes sent the source before this one. What a lane carries
+	// of the source in one round, another carries in the next.
+	Round int
+
 	// Only, when it is not nil, is all that is sent of the payload; Source, FirstRow and Rows are then not set. Its repair rows are
 	// read a span at a time, and as many as it names of one span are in memory.
 	Only fec.Selection
 }
 
-// SendReport says what a pass sent. Counts are of datagrams.
+// SendReport says what a pass sent, over all its lanes. Counts are of datagrams.
 type SendReport struct {
-	Session    [8]byte // the last, when the pass took more than one
-	Sessions   int     // 1, unless the pass was longer than 2^32 datagrams
+	Session    [8]byte // of the first lane; the last, when it took more than one
+	Sessions   int     // as many as lanes, unless one carried more than 2^32 datagrams
 	Sealed     uint64
 	Source     uint64 // payload source symbols
 	Repair     uint64 // payload repair symbols
@@ -94,12 +100,13 @@ type SendReport struct {
 	Bytes      int64  // UDP payload handed to the kernel, announcements included
 	Elapsed    time.Duration
 	SendErrors uint64 // datagrams that the kernel did not take
+	Lanes      []LaneReport
 }
 
 // SendProgress is a SendReport under way.
 type SendProgress struct {
 	SendReport
-	State       State
+	State       State // of the lane that told
 	Pass        int
 	SourceTotal uint64
 	RepairTotal uint64
@@ -121,16 +128,17 @@ func DefaultGroups(p Profile) int { return fec.DefaultGroups(p.SymbolSize(), def
 func NewSender(config SenderConfig) (*Sender, error) {
 	symbolSize := config.Profile.SymbolSize()
 	switch {
-	case config.Conn == nil:
-		return nil, fmt.Errorf("%w: no connection", ErrConfig)
 	case symbolSize == 0:
 		return nil, fmt.Errorf("%w: unknown profile %d", ErrConfig, config.Profile)
-	case config.Rate < 0 || config.Settle < 0:
-		return nil, fmt.Errorf("%w: rate %d, settle %v", ErrConfig, config.Rate, config.Settle)
+	case config.Settle < 0:
+		return nil, fmt.Errorf("%w: settle %v", ErrConfig, config.Settle)
 	case config.Groups < 0 || config.Groups > MaxGroups:
 		return nil, fmt.Errorf("%w: %d groups, not in 1..%d", ErrConfig, config.Groups, MaxGroups)
 	case config.Repair < 0 || config.Repair > fec.MaxRows:
 		return nil, fmt.Errorf("%w: %d repair rows a pass, not in 0..%d", ErrConfig, config.Repair, fec.MaxRows)
+	}
+	if err := checkLanes(config.Lanes); err != nil {
+		return nil, err
 	}
 	if config.Groups == 0 {
 		config.Groups = DefaultGroups(config.Profile)
@@ -146,10 +154,36 @@ func NewSender(config SenderConfig) (*Sender, error) {
 	return &Sender{config: config, log: config.Logger, sessionLimit: MaxSealed - sessionReserve}, nil
 }
 
-// Send sends one pass as one session: lead-in, payload, end (section 5). It
+// checkLanes checks the lanes of a sender.
+func checkLanes(lanes []Lane) error {
+	if n := len(lanes); n < 1 || n > MaxLanes {
+		return fmt.Errorf("%w: %d lanes, not 1 to %d", ErrConfig, n, MaxLanes)
+	}
+	for i, l := range lanes {
+		switch {
+		case l.Conn == nil:
+			return fmt.Errorf("%w: lane %d has no connection", ErrConfig, i+1)
+		case l.Rate < 0:
+			return fmt.Errorf("%w: lane %d has the rate %d", ErrConfig, i+1, l.Rate)
+		case (l.Rate == 0) != (lanes[0].Rate == 0):
+			return fmt.Errorf("%w: lane %d is unlimited beside one that is not: they are dealt by their rates", ErrConfig, i+1)
+		}
+	}
+	return nil
+}
+
+// Send sends one pass, one session a lane: lead-in, payload, end (section 5). It
 // returns what was sent also with an error. It is ErrBusy while another Send or
 // Idle of this Sender runs. Memory is bounded by the repair rows of two spans,
-// those of the envelope (at most 54 MiB), and scratch of 8 MiB.
+// those of the envelope (at most 54 MiB), scratch of 8 MiB, and of several lanes
+// 1 MiB each.
+//
+// Of several lanes one over which this host's kernel refuses everything is held back,
+// tried four times a second, and dealt its share again when something leaves; one
+// that fails for good is given up. The others carry its share meanwhile. Its
+// LaneReport says why it was given up, or that it was still held back in the end;
+// what was lost with it comes in the next round, over another lane. The error is
+// ErrLanes when none is left: each failed, or nothing left over any for 10 seconds.
 func (s *Sender) Send(ctx context.Context, t Transfer) (SendReport, error) {
 	if !s.busy.TryLock() {
 		return SendReport{}, ErrBusy
@@ -191,6 +225,8 @@ func (s *Sender) complete(t *Transfer) error {
 		return fmt.Errorf("%w: no envelope", ErrConfig)
 	case t.Payload == nil && t.PayloadSize > 0:
 		return fmt.Errorf("%w: no payload", ErrConfig)
+	case t.Round < 0:
+		return fmt.Errorf("%w: round %d", ErrConfig, t.Round)
 	case t.FirstRow < 0 || t.FirstRow+t.Rows > fec.MaxRows:
 		return fmt.Errorf("%w: repair rows %d..%d, not in 0..%d", ErrConfig, t.FirstRow, t.FirstRow+t.Rows-1, fec.MaxRows-1)
 	case !t.Source && t.Rows == 0 && t.Only == nil:
@@ -228,8 +264,15 @@ func (s *Sender) newPass(ctx context.Context, t Transfer) (*pass, error) {
 	}
 	p := s.blankPass(a)
 	p.transfer, p.geometry = t, payload
-	if p.carousel, err = newCarousel(ctx, t.Envelope, envelope); err != nil {
+	shared, err := newCarousel(ctx, t.Envelope, envelope)
+	if err != nil {
 		return nil, err
+	}
+	for _, l := range p.lanes {
+		l.carousel = shared.share()
+	}
+	if len(p.lanes) > 1 {
+		p.dealer = newDealer(p, t.Round)
 	}
 	return p, p.begin()
 }
@@ -242,28 +285,77 @@ func cmpErr(err, otherwise error) error {
 	return otherwise
 }
 
-// Idle announces an empty session and sends a heartbeat a second until ctx ends,
-// so that the receiver can tell a quiet sender from a dead link. It returns nil
-// when ctx ends.
+// idleRetry is how long a lane that carries no heartbeats is left alone before it
+// is tried again.
+const idleRetry = 10 * time.Second
+
+// Idle announces an empty session a lane and sends a heartbeat a second over each
+// until ctx ends, so that the receiver can tell a quiet sender from a dead link. It
+// returns nil when ctx ends, and an error when no lane carries heartbeats; one
+// that fails while others do not is tried again from time to time.
 func (s *Sender) Idle(ctx context.Context) error {
 	if !s.busy.TryLock() {
 		return ErrBusy
 	}
 	defer s.busy.Unlock()
 	p := s.blankPass(Announcement{Profile: s.config.Profile, Groups: s.config.Groups, Pass: 1, Start: time.Now()})
-	p.state = StateIdle
+	for _, l := range p.lanes {
+		l.state = StateIdle
+	}
 	if err := p.begin(); err != nil {
 		return err
 	}
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	i := idler{errs: make([]error, len(p.lanes)), cancel: cancel}
+	var lanes sync.WaitGroup
+	for _, l := range p.lanes {
+		lanes.Go(func() { i.drive(inner, l) })
+	}
+	lanes.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return errors.Join(i.errs...)
+}
+
+// idler watches the lanes of an idle sender.
+type idler struct {
+	mu     sync.Mutex
+	errs   []error // of each lane that rests
+	cancel context.CancelFunc
+}
+
+// drive keeps one lane idle, and tries again when it failed, until no lane is left.
+func (i *idler) drive(ctx context.Context, l *lane) {
 	for {
-		err := p.linger(ctx, announceEvery)
-		if ctx.Err() != nil {
-			return nil
+		err := l.idle(ctx)
+		if err == nil || i.rests(l, err) {
+			return
 		}
-		if err != nil {
-			return err
+		l.pass.sender.log.Warn("lane carries no heartbeats: it is tried again", zap.String("lane", l.Name), zap.Duration("after", idleRetry), zap.Error(err))
+		if sleep(ctx, idleRetry) != nil {
+			return
+		}
+		i.rests(l, nil)
+		l.batch.failingAt, l.batch.buf = time.Time{}, l.batch.buf[:0]
+		if err := l.begin(); err != nil && i.rests(l, err) {
+			return
 		}
 	}
+}
+
+// rests notes that a lane failed, or is tried again, and reports whether that was
+// the last: then the others end too.
+func (i *idler) rests(l *lane, err error) (last bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.errs[l.index] = err
+	if slices.Contains(i.errs, nil) {
+		return false
+	}
+	i.cancel()
+	return true
 }
 
 // settle returns the settling time of the configuration for a transfer.

@@ -303,7 +303,7 @@ func TestRealSockets(t *testing.T) {
 
 // quick settles in a second: the sink of these tests answers at once, but the
 // machine may be busy.
-func quick(c *link.SenderConfig) { c.Settle, c.Rate = time.Second, 400e6 }
+func quick(c *link.SenderConfig) { c.Settle, c.Lanes[0].Rate = time.Second, 400e6 }
 
 // settled waits until the receiver has heard the last datagram of a pass, and
 // stops it.
@@ -334,7 +334,7 @@ func TestInheritedSocketLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	sent := make(chan link.SendReport)
 	go func() {
-		sent <- send(t, k, dial(t, address, link.OffloadAuto), c.transfer(), func(c *link.SenderConfig) { quick(c); c.Rate = 150e6 })
+		sent <- send(t, k, dial(t, address, link.OffloadAuto), c.transfer(), func(c *link.SenderConfig) { quick(c); c.Lanes[0].Rate = 150e6 })
 	}()
 	var authentic, heard uint64
 	take := func(st link.Status) {
@@ -468,7 +468,7 @@ func benchmarkLoopback(b *testing.B, through func(address string) (string, func(
 		h := receive(b, k, inherit(b, file, link.SocketOptions{}), s, b.TempDir(), nil)
 		address, done := through(address)
 		sender, err := link.NewSender(link.SenderConfig{
-			Conn: dial(b, address, link.OffloadAuto), Profile: link.Profile1500, Rate: rate, Repair: 10,
+			Lanes: []link.Lane{{Conn: dial(b, address, link.OffloadAuto), Rate: rate}}, Profile: link.Profile1500, Repair: 10,
 			Settle: settle, LinkKey: k.link, ReceiverKey: k.receiver,
 		})
 		if err != nil {

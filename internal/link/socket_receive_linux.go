@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type udpReader struct {
 	file    *os.File // keeps fd open
 	fd      int
 	wake    int // eventfd: written by Close
+	address string
 	drops   atomic.Uint64
 	closing atomic.Bool
 	// mu is held for reading while fd is in use, and for writing to close it.
@@ -93,7 +95,7 @@ func FromFile(file *os.File, options SocketOptions) (BatchReader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create wake-up descriptor: %w", err)
 	}
-	r := &udpReader{file: file, fd: fd, wake: wake}
+	r := &udpReader{file: file, fd: fd, wake: wake, address: localAddress(fd)}
 	r.poll = [2]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
 	return r, nil
 }
@@ -223,6 +225,24 @@ func (r *udpReader) Drops() uint64 {
 		r.sawDrops(info[unix.SK_MEMINFO_DROPS])
 	}
 	return r.drops.Load()
+}
+
+// LocalAddress says where the socket is bound, as address and port; empty: not known.
+func (r *udpReader) LocalAddress() string { return r.address }
+
+// localAddress asks where a socket is bound.
+func localAddress(fd int) string {
+	address, err := unix.Getsockname(fd)
+	if err != nil {
+		return ""
+	}
+	switch a := address.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port)).String()
+	}
+	return ""
 }
 
 // Close wakes the reader and closes the descriptor. A socket that others hold

@@ -102,8 +102,17 @@ func dialUDP(ctx context.Context, options SocketOptions, mode sendMode) (*udpWri
 	return w, nil
 }
 
+// sendTimeout is how long a send may wait for room in the socket's buffer. A device
+// that takes nothing any more, paused by its peer, is an error then and no call
+// that never comes back.
+const sendTimeout = time.Second
+
 // setSendOptions sets what may fail without harm; each failure is a warning.
 func setSendOptions(fd int, options SocketOptions) {
+	timeout := unix.NsecToTimeval(sendTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
+		options.Logger.Warn("a device that stalls will stall the sender", zap.Error(err))
+	}
 	setBuffer(fd, unix.SO_SNDBUF, unix.SO_SNDBUFFORCE, "net.core.wmem_max", options)
 	v4 := errors.Join(
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE),

@@ -2,11 +2,22 @@
 
 package link
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// MaxSessions is how many sessions a receiver holds (section 6). The one idle
-// longest gives way to a new one that is authenticated.
-const MaxSessions = 8
+const (
+	// MaxSessions is how many sessions a receiver holds (section 6). The one idle
+	// longest gives way to a new one that is authenticated. A sender with MaxLanes
+	// lanes has so many sessions for its heartbeats, for a pass, and for the
+	// heartbeats after it; the ledger of the pass before is still there then.
+	MaxSessions = 4 * MaxLanes
+
+	// MaxReleases is of how many releases sessions are held, and so how many envelope
+	// objects there are. The release unheard of longest gives way with its sessions.
+	MaxReleases = 8
+)
 
 // session is one authenticated session.
 type session struct {
@@ -53,19 +64,52 @@ func (t *table) find(id [8]byte) *session {
 	return nil
 }
 
-// add takes a session in and returns the one that gave way, or nil.
-func (t *table) add(s *session) *session {
-	if len(t.sessions) < MaxSessions {
-		t.sessions = append(t.sessions, s)
-		return nil
+// add takes a session in and returns those that gave way.
+func (t *table) add(s *session) (out []*session) {
+	if !s.announcement.Idle() {
+		out = t.makeRoom(keyOf(s.announcement))
 	}
-	oldest := 0
-	for i, other := range t.sessions {
-		if other.lastHeard.Before(t.sessions[oldest].lastHeard) {
-			oldest = i
+	if len(out) == 0 && len(t.sessions) >= MaxSessions {
+		out = append(out, t.oldest())
+	}
+	t.sessions = slices.DeleteFunc(t.sessions, func(held *session) bool { return slices.Contains(out, held) })
+	t.sessions, t.last = append(t.sessions, s), nil
+	return out
+}
+
+// makeRoom returns the sessions of the release that gives way to one of another
+// key, if one must.
+func (t *table) makeRoom(key releaseKey) (out []*session) {
+	heard := make(map[releaseKey]time.Time)
+	for _, s := range t.sessions {
+		if k := keyOf(s.announcement); !s.announcement.Idle() && !s.lastHeard.Before(heard[k]) {
+			heard[k] = s.lastHeard
 		}
 	}
-	out := t.sessions[oldest]
-	t.sessions[oldest], t.last = s, nil
+	if _, held := heard[key]; held || len(heard) < MaxReleases {
+		return nil
+	}
+	var gone releaseKey
+	first := true
+	for k, at := range heard {
+		if first || at.Before(heard[gone]) {
+			gone, first = k, false
+		}
+	}
+	for _, s := range t.sessions {
+		if !s.announcement.Idle() && keyOf(s.announcement) == gone {
+			out = append(out, s)
+		}
+	}
 	return out
+}
+
+// oldest returns the session idle longest.
+func (t *table) oldest() (oldest *session) {
+	for _, s := range t.sessions {
+		if oldest == nil || s.lastHeard.Before(oldest.lastHeard) {
+			oldest = s
+		}
+	}
+	return oldest
 }

@@ -84,6 +84,9 @@ func (p *Packer) status() error {
 		if j.State == stateSealed && d.Waiting != "" {
 			fmt.Fprintf(&b, "          missing: %s\n", d.Waiting)
 		}
+		if j.State == stateApproved && d.Waiting != "" {
+			fmt.Fprintf(&b, "          waiting for %s\n", d.Waiting)
+		}
 		if j.LastError != "" {
 			fmt.Fprintf(&b, "          %s\n", j.LastError)
 		}

@@ -5,7 +5,6 @@ package packer
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -111,12 +110,13 @@ type Statement struct {
 // Link is the UDP end of the diode.
 type Link struct {
 	Receiver string             `yaml:"receiver"` // a receiver of the trust object
-	Address  string             `yaml:"address"`
-	MTU      int                `yaml:"mtu"` // 1500 or 9000
-	Rate     strictyaml.BitRate `yaml:"rate"`
+	Address  string             `yaml:"address"`  // or Lanes
+	Lanes    []Lane             `yaml:"lanes"`
+	MTU      int                `yaml:"mtu"`  // 1500 or 9000
+	Rate     strictyaml.BitRate `yaml:"rate"` // of a lane that names none
 	Repair   strictyaml.Percent `yaml:"repair"`
-	Passes   int                `yaml:"passes"` // 1: source and repair; each further one: fresh repair rows
-	GSO      string             `yaml:"gso"`    // auto, on, off
+	Passes   Passes             `yaml:"passes"`
+	GSO      string             `yaml:"gso"` // auto, on, off
 	// Settle is how long the sender waits after the envelope for the receiver to verify it and reserve space; 0: by size.
 	Settle     strictyaml.Duration `yaml:"settle"`
 	SendBuffer strictyaml.Bytes    `yaml:"send_buffer"`
@@ -135,7 +135,7 @@ func DefaultConfig() Config {
 			Alpha: strictyaml.Percent(m.Alpha * 100),
 		},
 		Seal: Statement{Classification: "UNCLASSIFIED", Lifetime: strictyaml.Duration(90 * 24 * time.Hour), Epoch: 1},
-		Link: Link{MTU: 1500, Rate: 900_000_000, Repair: 10, Passes: 2, GSO: "auto", SendBuffer: 4 << 20},
+		Link: Link{MTU: 1500, Rate: 900_000_000, Repair: 10, Passes: CountedPasses(2), GSO: "auto", SendBuffer: 4 << 20},
 	}
 }
 
@@ -224,14 +224,16 @@ func (s *Statement) validate(p *problems) {
 	p.check(s.Epoch >= 0, "seal.epoch: must not be negative")
 }
 
+// minRate is the slowest link, bits a second.
+const minRate = 1_000_000
+
 func (l *Link) validate(p *problems) {
-	_, err := netip.ParseAddrPort(l.Address)
-	p.check(err == nil, "link.address: %q is not an address and port", l.Address)
+	l.validateLanes(p)
 	p.check(l.Receiver != "", "link.receiver: a receiver of the trust object is required")
 	p.check(l.MTU == 1500 || l.MTU == 9000, "link.mtu: %d is neither 1500 nor 9000", l.MTU)
-	p.check(l.Rate >= 1_000_000, "link.rate: at least 1Mbit is required; set it to 90 %% of what the diode takes")
+	p.check(l.Rate >= minRate, "link.rate: at least 1Mbit is required; set it to 90 %% of what the diode takes")
 	p.check(l.Repair > 0 && l.Repair <= 33, "link.repair: must be above 0 and at most 33%%")
-	p.check(l.Passes >= 1 && l.Passes <= 100, "link.passes: must be 1 to 100")
+	l.Passes.validate(p)
 	p.check(l.GSO == "auto" || l.GSO == "on" || l.GSO == "off", "link.gso: %q is not auto, on or off", l.GSO)
 }
 

@@ -26,7 +26,8 @@ import (
 type result struct {
 	to     string
 	detail string
-	wait   string // what the job waits for, in words; no state change
+	wait   string    // what the job waits for, in words; no state change
+	until  time.Time // when it may go on; zero: it is looked at again soon
 	note   string
 	change func(*jobData)
 	job    func(*journal.Job)
@@ -183,7 +184,11 @@ func (p *Packer) advance(ctx context.Context, job journal.Job) (moved bool, err 
 
 func (p *Packer) runStage(ctx context.Context, job journal.Job, d jobData) (result, error) {
 	if job.State == stateSealed || job.State == stateApproved {
-		if err := p.superseded(job); err != nil {
+		err := p.superseded(job)
+		if errors.Is(err, ErrSuperseded) && d.Passes > 0 {
+			return cutShort(d, err), nil
+		}
+		if err != nil {
 			return result{}, err
 		}
 	}
@@ -220,7 +225,9 @@ func (p *Packer) commit(job journal.Job, res result, began time.Time) error {
 
 func (p *Packer) wait(job journal.Job, res result) error {
 	_, err := p.journal.Touch(job.ID, func(j *journal.Job) error {
-		j.NotBefore = p.now().Add(waitEvery)
+		if j.NotBefore = res.until; res.until.IsZero() {
+			j.NotBefore = p.now().Add(waitEvery)
+		}
 		j.LastError = res.note
 		return setData(j, func(d *jobData) { d.Waiting = res.wait })
 	})

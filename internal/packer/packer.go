@@ -48,7 +48,7 @@ type Packer struct {
 	journal *journal.Journal
 	hub     *hub.Client
 	box     DropBox
-	conn    link.BatchWriter
+	conns   Conns
 	metrics *metrics
 
 	air     air
@@ -62,7 +62,7 @@ type Packer struct {
 	running map[string]Running // job id -> the stage that runs
 }
 
-// Open loads keys and trust, opens the journal and the socket. The caller closes it.
+// Open loads keys and trust, opens the journal and the sockets. The caller closes it.
 func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 	p := &Packer{
 		cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress, box: DropBox{Dir: cfg.DropBox},
@@ -89,7 +89,7 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 	if p.metrics, err = newMetrics(opt.Registerer); err != nil {
 		return nil, err
 	}
-	now := func() LinkStatus { return p.onAir.status(time.Now(), p.started, int64(cfg.Link.Rate), nil) }
+	now := func() LinkStatus { return p.onAir.status(time.Now(), p.started, cfg.Link.TotalRate(), nil) }
 	if err := registerLink(opt.Registerer, now, p.onAir.failures); err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 	if p.journal, err = journal.Open(filepath.Join(cfg.State, "journal.db"), journal.Options{States: transitions(), Now: p.now}); err != nil {
 		return nil, err
 	}
-	p.conn, err = Dial(ctx, cfg.Link, opt.Logger)
+	p.conns, err = Dial(ctx, cfg.Link, opt.Logger)
 	return p, err
 }
 
@@ -124,12 +124,10 @@ func (p *Packer) loadKeys() error {
 	return err
 }
 
-// Close closes the socket and the journal.
+// Close closes the sockets and the journal.
 func (p *Packer) Close() error {
 	var errs []error
-	if p.conn != nil {
-		errs = append(errs, p.conn.Close())
-	}
+	errs = append(errs, p.conns.Close())
 	if p.journal != nil {
 		errs = append(errs, p.journal.Close())
 	}
@@ -149,15 +147,6 @@ func NewHub(cfg Hub, log *zap.Logger) (*hub.Client, error) {
 	return hub.New(hub.Config{Endpoint: cfg.Endpoint, Token: token, Workers: cfg.Workers, MaxWait: time.Duration(cfg.MaxWait), Logger: log})
 }
 
-// Dial opens the sending socket of the diode.
-func Dial(ctx context.Context, cfg Link, log *zap.Logger) (link.BatchWriter, error) {
-	gso, err := link.ParseOffload(cfg.GSO)
-	if err != nil {
-		return nil, fmt.Errorf("link.gso: %w", err)
-	}
-	return link.DialUDP(ctx, link.SocketOptions{Address: cfg.Address, GSO: gso, Buffer: int(cfg.SendBuffer), Logger: log})
-}
-
 func (l Link) settle() time.Duration { return time.Duration(l.Settle) }
 
 func (p *Packer) workDir(job journal.Job) string { return filepath.Join(p.cfg.State, "work", job.ID) }
@@ -173,7 +162,7 @@ func (p *Packer) progress(stage string, job journal.Job) Progress {
 }
 
 func (p *Packer) sender(progress Progress) (*link.Sender, error) {
-	return NewSender(p.cfg.Link, p.trust, p.conn, p.linkKey, SenderOptions{
+	return NewSender(p.cfg.Link, p.trust, p.conns, p.linkKey, SenderOptions{
 		Logger: p.log,
 		Progress: func(s link.SendProgress) {
 			p.onAir.tell(s)

@@ -32,9 +32,8 @@ func (p *Packer) checkSealed(env *envelope.Envelope) (mofn.Approval, error) {
 type SendRequest struct {
 	Dir      string
 	Env      *envelope.Envelope
-	Pass     int // 1: source and repair rows; later ones: fresh rows
-	Rows     int
-	Only     fec.Selection // not nil: this and nothing else of the payload; see TicketPass
+	Plan     PassPlan
+	Only     fec.Selection // not nil: this and nothing else of the payload, whatever the plan says; see TicketPass
 	Progress Progress
 }
 
@@ -52,20 +51,12 @@ func Send(ctx context.Context, s *link.Sender, req SendRequest) (link.SendReport
 	t := link.Transfer{
 		Release: [32]byte(req.Env.ID), Envelope: bytes.NewReader(stream.Bytes()), EnvelopeSize: int64(stream.Len()),
 		Payload: files, PayloadSize: req.Env.Statement.Predicate.TotalSize,
-		Files: len(req.Env.Statement.Subjects), Pass: req.Pass,
+		Files: len(req.Env.Statement.Subjects), Pass: req.Plan.Pass, Round: req.Plan.Round,
 	}
 	if t.Only = req.Only; t.Only == nil {
-		t.Source, t.FirstRow, t.Rows = PassRows(req.Pass, req.Rows)
+		t.Source, t.FirstRow, t.Rows = req.Plan.Source, req.Plan.FirstRow, req.Plan.Rows
 	}
 	return s.Send(ctx, t)
-}
-
-// PassRows says what a pass sends (docs/spec/datagram.md section 5): source and the first rows, then ever fresh rows; when the 64 are
-// used up, the source again.
-func PassRows(pass, rows int) (source bool, first, n int) {
-	perRound := max(1, fec.MaxRows/rows)
-	round := (pass - 1) % perRound
-	return round == 0, round * rows, rows
 }
 
 // VerifySealed reads every byte of a sealed directory against its envelope: what is sent is what was sealed.
@@ -78,50 +69,82 @@ func VerifySealed(ctx context.Context, dir string, env *envelope.Envelope, progr
 	return envelope.VerifyPayload(ctx, root.FS(), env, progress)
 }
 
+// send sends the passes that are due, one after the other. Before a pause the job goes back, to be due again: other releases have the link
+// meanwhile, and a process that starts anew finds in the journal which pass ended last, and when.
 func (p *Packer) send(ctx context.Context, job journal.Job, d jobData) (result, error) {
+	if n := p.cfg.Link.next(job.State, d); n != nil && p.now().Before(n.At) {
+		return pause(n), nil
+	}
 	dir := p.workDir(job)
 	env, err := ReadEnvelope(dir)
 	if err != nil {
 		return result{}, err
 	}
-	if _, err := p.checkSealed(env); err != nil {
+	_, err = p.checkSealed(env)
+	if errors.Is(err, trust.ErrExpired) && d.Passes > 0 {
+		return cutShort(d, err), nil
+	}
+	if err != nil {
 		return result{}, err
 	}
 	if err := VerifySealed(ctx, dir, env, p.progress("verify", job)); err != nil {
 		return result{}, err
 	}
 	defer p.takeAir()()
-	rows := RepairRows(float64(p.cfg.Link.Repair))
-	for pass := d.Passes + 1; pass <= p.cfg.Link.Passes; pass++ {
-		s, err := p.sender(p.progress(fmt.Sprintf("send, pass %d", pass), job))
-		if err != nil {
-			return result{}, err
+	for d.Passes < len(p.cfg.Link.Passes) {
+		if n := p.cfg.Link.next(job.State, d); p.now().Before(n.At) {
+			return pause(n), nil
 		}
-		p.onAir.begin(job, pass)
-		rep, err := Send(ctx, s, SendRequest{Dir: dir, Env: env, Pass: pass, Rows: rows})
-		if err != nil {
-			p.onAir.broke(err)
-			return result{}, err
-		}
-		p.onAir.tell(link.SendProgress{SendReport: rep, State: link.StateEndOfSession, Pass: pass})
-		if err := p.passSent(job, pass, rep); err != nil {
+		if d, err = p.sendPass(ctx, job, SendRequest{Dir: dir, Env: env, Plan: p.cfg.Link.Plan(d.Passes + 1)}); err != nil {
 			return result{}, err
 		}
 	}
-	return result{to: stateSent, detail: fmt.Sprintf("%d passes of %d repair rows at %s/s", p.cfg.Link.Passes, rows, bits(int64(p.cfg.Link.Rate)))}, nil
+	return result{to: stateSent, detail: fmt.Sprintf("%d passes of %d repair rows at %s/s", d.Passes, RepairRows(float64(p.cfg.Link.Repair)), bits(p.cfg.Link.TotalRate()))}, nil
 }
 
-func (p *Packer) passSent(job journal.Job, pass int, rep link.SendReport) error {
+// pause lets a job rest until its next pass.
+func pause(n *NextPass) result { return result{wait: n.words(), until: n.At} }
+
+// cutShort ends a release some of whose passes were sent, when no receiver would take the others any more.
+func cutShort(d jobData, why error) result {
+	return result{to: stateSent, detail: fmt.Sprintf("%d passes; no more, which would be refused: %v", d.Passes, why)}
+}
+
+// sendPass sends one pass and records it. It returns the job's data as they are then.
+func (p *Packer) sendPass(ctx context.Context, job journal.Job, req SendRequest) (jobData, error) {
+	s, err := p.sender(p.progress(fmt.Sprintf("send, pass %d", req.Plan.Pass), job))
+	if err != nil {
+		return jobData{}, err
+	}
+	p.onAir.begin(job, req.Plan.Pass)
+	rep, err := Send(ctx, s, req)
+	if err != nil {
+		p.onAir.broke(err)
+		return jobData{}, err
+	}
+	p.onAir.tell(link.SendProgress{SendReport: rep, State: link.StateEndOfSession, Pass: req.Plan.Pass})
+	return p.passSent(job, req.Plan.Pass, rep)
+}
+
+func (p *Packer) passSent(job journal.Job, pass int, rep link.SendReport) (jobData, error) {
 	record := &PassRecord{
 		Release: job.Release, Pass: pass, Session: fmt.Sprintf("%x", rep.Session), Ended: p.now().UTC(), Seconds: rep.Elapsed.Seconds(),
-		Sealed: rep.Sealed, Source: rep.Source, Repair: rep.Repair, Failed: rep.SendErrors, Bytes: rep.Bytes, RateBits: int64(p.cfg.Link.Rate),
+		Sealed: rep.Sealed, Source: rep.Source, Repair: rep.Repair, Failed: rep.SendErrors, Bytes: rep.Bytes, RateBits: p.cfg.Link.TotalRate(),
+		Lanes: laneRecords(rep.Lanes),
 	}
-	_, err := p.journal.Touch(job.ID, func(j *journal.Job) error {
-		return setData(j, func(d *jobData) { d.Passes, d.LastPass = pass, record })
-	})
 	detail := fmt.Sprintf("pass %d: session %x, %d datagrams sealed, %d of them source, %d repair, %d failed at this host, %s",
 		pass, rep.Session, rep.Sealed, rep.Source, rep.Repair, rep.SendErrors, rep.Elapsed)
-	return errors.Join(err, p.event("pass sent", job, detail))
+	for _, l := range record.Lanes {
+		detail += "; " + l.words()
+	}
+	touched, err := p.journal.Touch(job.ID, func(j *journal.Job) error {
+		j.Attempts, j.LastError = 0, ""
+		return setData(j, func(d *jobData) { d.Passes, d.LastPass = pass, record })
+	})
+	if err = errors.Join(err, p.event("pass sent", job, detail)); err != nil {
+		return jobData{}, err
+	}
+	return dataOf(touched)
 }
 
 // RepairRows turns a percentage into rows of a code word of 192.
@@ -139,7 +162,7 @@ func bits(n int64) string {
 }
 
 // NewSender makes the sender of a session from the configuration and the trust object.
-func NewSender(cfg Link, st *trust.Store, conn link.BatchWriter, key *mofn.SecretKey, opt SenderOptions) (*link.Sender, error) {
+func NewSender(cfg Link, st *trust.Store, conns Conns, key *mofn.SecretKey, opt SenderOptions) (*link.Sender, error) {
 	pub, err := receiverKey(st, cfg.Receiver)
 	if err != nil {
 		return nil, err
@@ -148,7 +171,7 @@ func NewSender(cfg Link, st *trust.Store, conn link.BatchWriter, key *mofn.Secre
 		return nil, fmt.Errorf("link key: is of suite %s, one of %s is wanted", key.Suite, mofn.SuiteLink)
 	}
 	return link.NewSender(link.SenderConfig{
-		Conn: conn, Profile: cfg.profile(), Rate: int64(cfg.Rate), Repair: RepairRows(float64(cfg.Repair)),
+		Lanes: conns, Profile: cfg.profile(), Repair: RepairRows(float64(cfg.Repair)),
 		Settle: cfg.settle(), LinkKey: ed25519.NewKeyFromSeed(key.Secret), ReceiverKey: pub, Logger: opt.Logger, Progress: opt.Progress,
 	})
 }

@@ -14,42 +14,7 @@ import (
 	"testing"
 
 	"sluice/pkg/envelope"
-	"sluice/pkg/fec"
 )
-
-// TestPassRows: docs/spec/datagram.md section 5. Rows of one round never repeat, and never pass the 64 that there are.
-func TestPassRows(t *testing.T) {
-	for _, c := range []struct {
-		pass, rows int
-		source     bool
-		first      int
-	}{
-		{1, 20, true, 0},
-		{2, 20, false, 20},
-		{3, 20, false, 40},
-		{4, 20, true, 0}, // a fourth would need rows 60 to 79
-		{5, 20, false, 20},
-		{1, 64, true, 0},
-		{2, 64, true, 0},
-		{1, 1, true, 0},
-		{64, 1, false, 63},
-		{65, 1, true, 0},
-		{2, 33, true, 0},
-		{2, 32, false, 32},
-	} {
-		source, first, n := PassRows(c.pass, c.rows)
-		if source != c.source || first != c.first || n != c.rows {
-			t.Errorf("PassRows(%d, %d) = %v, %d, %d; want %v, %d, %d", c.pass, c.rows, source, first, n, c.source, c.first, c.rows)
-		}
-	}
-	for rows := 1; rows <= fec.MaxRows; rows++ {
-		for pass := 1; pass <= 200; pass++ {
-			if source, first, n := PassRows(pass, rows); first < 0 || first+n > fec.MaxRows || source != (first == 0) {
-				t.Fatalf("PassRows(%d, %d) = %v, %d, %d", pass, rows, source, first, n)
-			}
-		}
-	}
-}
 
 func TestRepairRows(t *testing.T) {
 	for _, c := range []struct {

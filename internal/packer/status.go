@@ -34,6 +34,7 @@ type JobStatus struct {
 	Bytes    int64       `json:"bytes,omitempty"`
 	Waiting  string      `json:"waiting,omitempty"`
 	Passes   int         `json:"passes,omitempty"`
+	NextPass *NextPass   `json:"next_pass,omitempty"`
 	Running  Running     `json:"running,omitzero"`
 	LastPass *PassRecord `json:"last_pass,omitempty"`
 	Updated  time.Time   `json:"updated"`
@@ -64,10 +65,11 @@ func (p *Packer) Status(context.Context) (any, error) {
 		}
 		s.Jobs = append(s.Jobs, JobStatus{
 			Job: j.ID, Stream: j.Stream, Name: j.Name, Commit: d.Commit, State: j.State, Release: j.Release,
-			Epoch: j.Epoch, Seq: j.Seq, Bytes: d.Bytes, Waiting: d.Waiting, Passes: d.Passes, LastPass: d.LastPass, Running: p.running[j.ID], Updated: j.Updated, Attempts: j.Attempts, Error: j.LastError,
+			Epoch: j.Epoch, Seq: j.Seq, Bytes: d.Bytes, Waiting: d.Waiting, Passes: d.Passes, LastPass: d.LastPass, NextPass: p.cfg.Link.next(j.State, d),
+			Running: p.running[j.ID], Updated: j.Updated, Attempts: j.Attempts, Error: j.LastError,
 		})
 	}
-	s.Link = p.onAir.status(time.Now(), p.started, int64(p.cfg.Link.Rate), lastPass(s.Jobs))
+	s.Link = p.onAir.status(time.Now(), p.started, p.cfg.Link.TotalRate(), lastPass(s.Jobs))
 	return s, nil
 }
 

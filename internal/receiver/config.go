@@ -5,7 +5,6 @@ package receiver
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -58,9 +57,9 @@ type Keys struct {
 	PassphraseFile string `yaml:"passphrase_file"`
 }
 
-// Link is the UDP end of the diode. With socket activation the inherited socket is used and Listen is only documentation.
+// Link is the UDP end of the diode. With socket activation the inherited sockets are used and Listen is only documentation.
 type Link struct {
-	Listen        string           `yaml:"listen"`
+	Listen        Addresses        `yaml:"listen"`
 	ReceiveBuffer strictyaml.Bytes `yaml:"receive_buffer"`
 	// Confine says what the process that faces the link has to be held to: required, landlock and seccomp; best-effort, seccomp and
 	// what landlock the kernel has, which may be none.
@@ -117,7 +116,7 @@ func DefaultConfig() Config {
 		State:  "/var/lib/diode-receiver",
 		Log:    Log{Level: "info", Format: "json"},
 		Admin:  Admin{Listen: "127.0.0.1:9402"},
-		Link:   Link{Listen: "0.0.0.0:4710", ReceiveBuffer: 64 << 20, Confine: ConfineRequired},
+		Link:   Link{Listen: Addresses{"0.0.0.0:4710"}, ReceiveBuffer: 64 << 20, Confine: ConfineRequired},
 		Retain: strictyaml.Duration(time.Minute),
 		Limits: Limits{MaxRelease: 2 << 40, MaxReleases: 8},
 	}
@@ -162,8 +161,7 @@ func (c *Config) Validate() error {
 	bad(fingerprintRule.MatchString(c.Trust.Fingerprint), "trust.fingerprint: 64 hex digits are required (diode-receiver trust fingerprint FILE shows them; compare them with the paper record)")
 	bad(c.Keys.HPKE != "", "keys.hpke: the receiver's key file is required")
 	bad(c.Keys.PassphraseFile != "", "keys.passphrase_file: a file is required")
-	_, err := netip.ParseAddrPort(c.Link.Listen)
-	bad(err == nil, "link.listen: %q is not an address and port", c.Link.Listen)
+	errs = append(errs, c.Link.Listen.problems()...)
 	bad(c.Link.Confine == ConfineRequired || c.Link.Confine == ConfineBestEffort, "link.confine: %q is neither %s nor %s", c.Link.Confine, ConfineRequired, ConfineBestEffort)
 	bad(c.Limits.MaxRelease > 0, "limits.max_release: must be above 0")
 	bad(c.Limits.MaxReleases >= 1 && c.Limits.MaxReleases <= 64, "limits.max_releases: must be 1 to 64")

@@ -5,6 +5,7 @@ package receiver_test
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -85,7 +86,7 @@ func TestConfigDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := receiver.DefaultConfig(); c.State != d.State || c.Link != d.Link || c.Limits != d.Limits || c.Retain != d.Retain || c.Log != d.Log || c.Admin != d.Admin {
+	if d := receiver.DefaultConfig(); c.State != d.State || !reflect.DeepEqual(c.Link, d.Link) || c.Limits != d.Limits || c.Retain != d.Retain || c.Log != d.Log || c.Admin != d.Admin {
 		t.Errorf("defaults were lost: %+v", c)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"sluice/internal/journal"
@@ -49,8 +50,9 @@ type LinkReport struct {
 	KernelDrops      uint64          `json:"kernel_drops"` // messages dropped at this host's socket since this process began
 	Rejected         uint64          `json:"rejected"`     // datagrams that were not authentic, since this process began
 	Sessions         []SessionReport `json:"sessions"`
-	Awaited          []Awaited       `json:"awaited"` // announced and not arrived
-	Words            []string        `json:"words"`   // all of it for a person, a line each
+	Lanes            []LaneReport    `json:"lanes,omitempty"` // of several sockets
+	Awaited          []Awaited       `json:"awaited"`         // announced and not arrived
+	Words            []string        `json:"words"`           // all of it for a person, a line each
 }
 
 // SessionReport is one session in words and numbers.
@@ -67,6 +69,17 @@ type SessionReport struct {
 	SendRate   float64   `json:"send_rate_bits"`
 	Arrival    float64   `json:"arrival_rate_bits"`
 	Words      string    `json:"words"` // of the loss
+}
+
+// LaneReport is what one of several sockets hears.
+type LaneReport struct {
+	Lane        int       `json:"lane"` // from 1, in the order of link.listen
+	Address     string    `json:"address"`
+	Silent      bool      `json:"silent"`              // nothing was heard over it for link.SilentAfter, while others were heard
+	LastHeard   time.Time `json:"last_heard,omitzero"` // zero: not since this process began
+	Authentic   uint64    `json:"authentic"`           // datagrams
+	KernelDrops uint64    `json:"kernel_drops"`
+	Words       string    `json:"words"`
 }
 
 // Loss says what was lost, in datagrams, and where as far as the counters can tell.
@@ -126,6 +139,7 @@ func Report(h Heard) LinkReport {
 		for _, s := range h.Link.Sessions {
 			r.Sessions = append(r.Sessions, judgeSession(s, h.Now))
 		}
+		r.judgeLanes(h)
 	}
 	r.await(h)
 	r.Words = r.words(h)
@@ -159,6 +173,22 @@ func (r *LinkReport) judgeLink(h Heard) {
 	r.KernelDrops = s.KernelDrops - min(s.KernelDrops, s.DropsAtStart)
 	for _, n := range s.Rejected {
 		r.Rejected += n
+	}
+}
+
+// judgeLanes says what each of several sockets hears, and which is silent while others are not.
+func (r *LinkReport) judgeLanes(h Heard) {
+	if len(h.Link.Lanes) < 2 {
+		return
+	}
+	silent := h.Link.SilentLanes(h.Now)
+	for i, l := range h.Link.Lanes {
+		lane := LaneReport{Lane: i + 1, Address: l.Address, Silent: slices.Contains(silent, i+1), Authentic: l.Authentic, KernelDrops: l.KernelDrops}
+		if !l.LastHeard.IsZero() {
+			lane.LastHeard = l.LastHeard.UTC()
+		}
+		lane.Words = laneWords(lane, h)
+		r.Lanes = append(r.Lanes, lane)
 	}
 }
 

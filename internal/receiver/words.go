@@ -47,6 +47,9 @@ func (r *LinkReport) words(h Heard) []string {
 	add("sender", r.senderWords())
 	add("outages", r.outageWords())
 	add("clock", r.clockWords())
+	for _, l := range r.Lanes {
+		add(fmt.Sprintf("lane %d", l.Lane), l.Words)
+	}
 	for _, s := range r.Sessions {
 		add("session "+s.Session, s.line())
 	}
@@ -92,6 +95,29 @@ func most(rejected map[string]uint64) (reason string) {
 		}
 	}
 	return reason
+}
+
+// laneWords says of one of several sockets what it hears. That nothing is heard over any is said of the link.
+func laneWords(l LaneReport, h Heard) string {
+	text := l.Address
+	switch {
+	case l.Silent && l.LastHeard.IsZero():
+		text += fmt.Sprintf(" is SILENT since this process began to listen at %s, while others are heard", point(h.Link.Started))
+	case l.Silent:
+		text += fmt.Sprintf(" is SILENT since %s, while others are heard", point(l.LastHeard))
+	case l.LastHeard.IsZero():
+		text += ", nothing heard yet"
+	default:
+		text += ", last heard " + span(seconds(h.Now.Sub(h.Link.Lanes[l.Lane-1].LastHeard))) + " ago"
+	}
+	text += ", " + datagrams(l.Authentic)
+	if l.KernelDrops > 0 {
+		text += fmt.Sprintf(", %s dropped at its socket", plural(l.KernelDrops, "message"))
+	}
+	if l.Silent {
+		text += ". What is sent over it comes with the next pass, over another lane. Look at its interface and its diode on both hosts (doctor), and at the lanes of bastion-packer status"
+	}
+	return text
 }
 
 func (r *LinkReport) senderWords() string {

@@ -132,7 +132,7 @@ func (f *Front) receive(ctx context.Context, _ nothing) (out nothing, err error)
 	if err != nil {
 		return out, fmt.Errorf("spool: %w", err)
 	}
-	lr, err := link.NewReceiver(link.ReceiverConfig{Conn: f.conns[0], Opener: f, Sink: f, Dir: dir, BootID: f.local.bootID, Logger: f.log})
+	lr, err := link.NewReceiver(link.ReceiverConfig{Conns: f.conns, Opener: f, Sink: f, Dir: dir, BootID: f.local.bootID, Logger: f.log})
 	if err != nil {
 		return out, errors.Join(err, dir.Close())
 	}

@@ -127,7 +127,7 @@ func newDesk(t *testing.T, role string, change func(*Options)) *desk {
 	out, err := link.DialUDP(t.Context(), link.SocketOptions{Address: conn.LocalAddr().String()})
 	must(t, err)
 	d.sender, err = link.NewSender(link.SenderConfig{
-		Conn: out, Profile: link.Profile1500, Rate: 200_000_000, Groups: testGroups, Repair: 10, Settle: 200 * time.Millisecond, LinkKey: key, ReceiverKey: public,
+		Lanes: []link.Lane{{Conn: out, Rate: 200_000_000}}, Profile: link.Profile1500, Groups: testGroups, Repair: 10, Settle: 200 * time.Millisecond, LinkKey: key, ReceiverKey: public,
 	})
 	must(t, err)
 	ctx, stop := context.WithCancel(context.Background())

@@ -76,7 +76,7 @@ func inScene(t *testing.T, faults linktest.Options, run func(s *scene)) {
 		root, err := os.OpenRoot(dir)
 		s.must(err)
 		s.receiver, err = link.NewReceiver(link.ReceiverConfig{
-			Conn: s.link.Reader(), Opener: linktest.Opener(seed[:], s.linkKey.Public().(ed25519.PublicKey)), Sink: s, Dir: root,
+			Conns: []link.BatchReader{s.link.Reader()}, Opener: linktest.Opener(seed[:], s.linkKey.Public().(ed25519.PublicKey)), Sink: s, Dir: root,
 		})
 		s.must(err)
 		ctx, cancel := context.WithCancel(context.Background())
@@ -108,7 +108,7 @@ func (s *scene) open(dir string) {
 func (s *scene) send(change func(*link.Transfer)) link.SendReport {
 	s.Helper()
 	sender, err := link.NewSender(link.SenderConfig{
-		Conn: s.link.Writer(), Profile: link.Profile1500, Rate: scaledRate, Groups: scaledGroups, Repair: scaledRows, LinkKey: s.linkKey, ReceiverKey: s.public,
+		Lanes: []link.Lane{{Conn: s.link.Writer(), Rate: scaledRate}}, Profile: link.Profile1500, Groups: scaledGroups, Repair: scaledRows, LinkKey: s.linkKey, ReceiverKey: s.public,
 	})
 	s.must(err)
 	t := link.Transfer{
