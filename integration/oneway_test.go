@@ -46,7 +46,13 @@ func TestNothingComesBack(t *testing.T) {
 // newDiode gives the test two network namespaces with a one-way link between them.
 func newDiode(t *testing.T) *lab.Diode {
 	t.Helper()
-	diode, err := lab.NewDiode(t.Context())
+	return newDiodeOf(t, 1)
+}
+
+// newDiodeOf gives the test one with several links.
+func newDiodeOf(t *testing.T, cables int) *lab.Diode {
+	t.Helper()
+	diode, err := lab.NewDiodeOf(t.Context(), cables)
 	if errors.Is(err, lab.ErrNoDiode) {
 		t.Skipf("SKIPPED: %v. It needs root, ip, sysctl and nft (apt-get install nftables iproute2)", err)
 	}

@@ -9,6 +9,7 @@
 //	setup.go     the rows
 //	release.go   payloads, sealed once
 //	transfer.go  one transfer, measured
+//	lanes.go     one lane beside two
 //	blast.go     what the sockets alone carry
 //	peers.go     the others
 //	results.go   the table, and bench/results.json
@@ -31,6 +32,7 @@ type options struct {
 	bin, out, growth string
 	size, large      strictyaml.Bytes
 	files            int
+	rows             string
 }
 
 // bench is one run.
@@ -51,6 +53,7 @@ func main() {
 	flag.Var(&o.large, "large", "size of the transfer whose memory is watched; 0: none")
 	flag.StringVar(&o.growth, "growth", "", "sizes of a table of growth, as 1GiB,4GiB,16GiB,64GiB; sparse at the low side")
 	flag.IntVar(&o.files, "files", 0, "number of small files of one more transfer")
+	flag.StringVar(&o.rows, "rows", "", "measure only this and keep the other results: lanes")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -77,10 +80,16 @@ func run(ctx context.Context, o options) (err error) {
 	if err := b.Setup(ctx); err != nil {
 		return err
 	}
+	if o.rows == "lanes" {
+		return b.onlyLanes(ctx)
+	}
 	for _, s := range append(setups(o.size, o.large), growth(sizes, o.files)...) {
 		if err := b.row(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s.label(), err)
 		}
+	}
+	if err := b.lanes(ctx); err != nil {
+		return err
 	}
 	if err := b.peers(ctx); err != nil {
 		return err

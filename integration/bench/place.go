@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -20,9 +21,12 @@ type place struct {
 	diode *lab.Diode // nil: loopback
 }
 
+// mostLanes is how many cables there are.
+const mostLanes = 2
+
 // newPlace makes namespaces if it may.
 func newPlace(ctx context.Context) (place, error) {
-	diode, err := lab.NewDiode(ctx)
+	diode, err := lab.NewDiodeOf(ctx, mostLanes)
 	if errors.Is(err, lab.ErrNoDiode) {
 		fmt.Printf("loopback, and not a one-way veth pair: %v\n", err)
 		return place{name: "loopback"}, nil
@@ -43,6 +47,23 @@ func (p place) address() (string, error) {
 		return lab.FreeUDP()
 	}
 	return lab.DiodeHigh + ":4710", nil // nobody else is there
+}
+
+// addresses are free ones of the high side, one a lane, with commas between.
+func (p place) addresses(lanes int) (string, error) {
+	list := make([]string, 0, lanes)
+	for i := range lanes {
+		_, high := lab.DiodeLane(i)
+		address := high + ":4710"
+		if p.diode == nil {
+			var err error
+			if address, err = lab.FreeUDP(); err != nil {
+				return "", err
+			}
+		}
+		list = append(list, address)
+	}
+	return strings.Join(list, ","), nil
 }
 
 // low and high are the namespaces of the two ends; empty is that of this process.

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 
+	"sluice/internal/console"
 	"sluice/internal/link"
 	"sluice/internal/strictyaml"
 )
@@ -18,7 +19,8 @@ type setup struct {
 	mtu    int
 	repair int // percent
 	gso    string
-	rates  string // to try, fastest first, until one pass is enough
+	rates  string // of each lane, to try, fastest first, until one pass is enough
+	lanes  int    // 0: one
 }
 
 // The rates to try. What is not reached on two shared cores with both ends and a disk is tried all the same: this is how a machine
@@ -32,14 +34,14 @@ const (
 // setups are the rows of `make bench`.
 func setups(size, large strictyaml.Bytes) []setup {
 	list := []setup{
-		{size, 1, 1500, 10, "auto", rates1500},
-		{size, 1, 1500, 5, "auto", rates1500},
-		{size, 1, 9000, 10, "auto", rates9000},
-		{size, 1, 9000, 5, "auto", rates9000},
-		{size, 1, 1500, 10, "off", ratesPlain},
+		{size: size, files: 1, mtu: 1500, repair: 10, gso: "auto", rates: rates1500},
+		{size: size, files: 1, mtu: 1500, repair: 5, gso: "auto", rates: rates1500},
+		{size: size, files: 1, mtu: 9000, repair: 10, gso: "auto", rates: rates9000},
+		{size: size, files: 1, mtu: 9000, repair: 5, gso: "auto", rates: rates9000},
+		{size: size, files: 1, mtu: 1500, repair: 10, gso: "off", rates: ratesPlain},
 	}
 	if large > 0 {
-		list = append(list, setup{large, 1, 1500, 10, "auto", "4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"})
+		list = append(list, setup{size: large, files: 1, mtu: 1500, repair: 10, gso: "auto", rates: "4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"})
 	}
 	return list
 }
@@ -48,10 +50,10 @@ func setups(size, large strictyaml.Bytes) []setup {
 func growth(sizes []strictyaml.Bytes, files int) (list []setup) {
 	const rate = "2Gbit,1.5Gbit,1Gbit"
 	for _, size := range sizes {
-		list = append(list, setup{size, 0, 1500, 10, "auto", rate})
+		list = append(list, setup{size: size, files: 0, mtu: 1500, repair: 10, gso: "auto", rates: rate})
 	}
 	if files > 0 {
-		list = append(list, setup{strictyaml.Bytes(int64(files) * smallFile), files, 1500, 10, "auto", rate})
+		list = append(list, setup{size: strictyaml.Bytes(int64(files) * smallFile), files: files, mtu: 1500, repair: 10, gso: "auto", rates: rate})
 	}
 	return list
 }
@@ -86,6 +88,9 @@ func (s setup) label() string {
 	case s.files > 1:
 		kind = fmt.Sprintf(" in %d files", s.files)
 	}
+	if s.lanes > 0 {
+		kind += fmt.Sprintf(" over %s", console.Count(s.lanes, "lane"))
+	}
 	return strings.TrimSpace(fmt.Sprintf("%s%s, MTU %d, %d %% repair, GSO %s", s.size, kind, s.mtu, s.repair, s.gso))
 }
 
@@ -93,6 +98,6 @@ func (s setup) label() string {
 func (s setup) params(link, rate string) map[string]any {
 	return map[string]any{
 		"bytes": int64(s.size), "files": max(s.files, 1), "sparse": s.files == 0, "mtu": s.mtu, "repair_percent": s.repair,
-		"gso": s.gso, "rate": rate, "link": link, "cpus": runtime.NumCPU(),
+		"gso": s.gso, "rate": rate, "link": link, "lanes": max(s.lanes, 1), "cpus": runtime.NumCPU(),
 	}
 }

@@ -57,7 +57,7 @@ func (b *bench) transfer(ctx context.Context, s setup, rate string) (m measured,
 
 // start starts the receiver, and the sender once that is up.
 func (b *bench) start(ctx context.Context, s setup, dir, id, rate string) (e ends, err error) {
-	listen, err := b.place.address()
+	listen, err := b.place.addresses(max(s.lanes, 1))
 	if err != nil {
 		return e, err
 	}

@@ -52,10 +52,11 @@ func books() map[string]book {
 	}
 }
 
-// table is every row of the link, in the order of the report. Names are those of the acceptance list (N: the link's faults, S: hostile
+// table is every row of the link, in the order of the report. Names are those of the acceptance list (N: the link's faults, L: lanes, S: hostile
 // senders, P: the two sides, I: invariants); a trailing r says that the row is on real sockets.
 func table() []row {
 	rows := append(lossRows(), outageRows()...)
+	rows = append(rows, laneRows()...)
 	rows = append(rows, orderRows()...)
 	rows = append(rows, hostileRows()...)
 	rows = append(rows, peerRows()...)

@@ -36,7 +36,8 @@ const (
 // plan is how a release is cut and sent. Sizes are chosen so that spans are full: 187 or more of the 192 rows of each group.
 type plan struct {
 	size, groups, rows int
-	rate               int64 // 0: certifiedRate
+	rate               int64 // of each lane; 0: certifiedRate
+	lanes              int   // 0: one
 }
 
 // small is two spans of 8 groups, middling one of 16, wide one of 32: as few groups as let the longest bursts of row N2 pass.
@@ -55,6 +56,7 @@ type world struct {
 	keys   linktest.Keys
 	spy    *linktest.Spy
 	link   *linktest.Link
+	lanes  []*linktest.Link // link, and those beside it
 	dir    string
 	shelf  *shelf
 	roots  []*os.Root
@@ -86,6 +88,12 @@ func newWorld(c *certifier, seed uint64, p plan, faults linktest.Options) (*worl
 		}
 	}
 	w.link = linktest.New(faults)
+	w.lanes = []*linktest.Link{w.link}
+	for len(w.lanes) < p.lanes {
+		const stride = 1 << 33 // away from the seeds of trials, and of cargos
+		faults.Seed += stride
+		w.lanes = append(w.lanes, linktest.New(faults))
+	}
 	if err := w.start(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -107,8 +115,12 @@ func (w *world) start() error {
 		w.roots = append(w.roots, roots[i])
 	}
 	w.shelf = newShelf(roots[1])
+	conns := make([]link.BatchReader, 0, len(w.lanes))
+	for _, lane := range w.lanes {
+		conns = append(conns, w.spy.Watch(lane.Reader()))
+	}
 	r, err := link.NewReceiver(link.ReceiverConfig{
-		Conns: []link.BatchReader{w.spy.Watch(w.link.Reader())}, Opener: linktest.Opener(w.keys.Private, w.keys.Public()),
+		Conns: conns, Opener: linktest.Opener(w.keys.Private, w.keys.Public()),
 		Sink: w.shelf, Dir: roots[0],
 	})
 	if err != nil {
@@ -122,7 +134,9 @@ func (w *world) start() error {
 
 // stop lets everything arrive, stops the receiver and holds its ledger against the spy's count.
 func (w *world) stop() (link.Status, error) {
-	w.link.Release()
+	for _, lane := range w.lanes {
+		lane.Release()
+	}
 	wait(settleTime)
 	err := w.end()
 	st := w.receiver.Status()
@@ -166,10 +180,14 @@ func (w *world) cargo(n int) linktest.Cargo {
 	return linktest.NewCargo(w.seed+uint64(n)*stride, envelopeSize, w.plan.size)
 }
 
-// sender makes a sender of the plan over a writer.
-func (w *world) sender(conn link.BatchWriter) (*link.Sender, error) {
+// sender makes a sender of the plan over a writer, or over one a lane.
+func (w *world) sender(conns ...link.BatchWriter) (*link.Sender, error) {
+	lanes := make([]link.Lane, 0, len(conns))
+	for _, conn := range conns {
+		lanes = append(lanes, link.Lane{Conn: conn, Rate: w.plan.rate})
+	}
 	return link.NewSender(link.SenderConfig{
-		Lanes: []link.Lane{{Conn: conn, Rate: w.plan.rate}}, Profile: link.Profile1500, Groups: w.plan.groups, Repair: w.plan.rows,
+		Lanes: lanes, Profile: link.Profile1500, Groups: w.plan.groups, Repair: w.plan.rows,
 		LinkKey: w.keys.Link, ReceiverKey: w.keys.Receiver,
 	})
 }
@@ -181,14 +199,19 @@ func (w *world) send(ctx context.Context, cargo linktest.Cargo, n int) (link.Sen
 
 // sendOver is send over a writer of the trial's own.
 func (w *world) sendOver(ctx context.Context, conn link.BatchWriter, cargo linktest.Cargo, n int) (link.SendReport, error) {
-	s, err := w.sender(conn)
+	return w.sendLanes(ctx, cargo, n, conn)
+}
+
+// sendLanes is send over writers of the trial's own, one a lane.
+func (w *world) sendLanes(ctx context.Context, cargo linktest.Cargo, n int, conns ...link.BatchWriter) (link.SendReport, error) {
+	s, err := w.sender(conns...)
 	if err != nil {
 		return link.SendReport{}, err
 	}
 	t := cargo.Transfer()
 	t.Pass = n
-	p := packer.Passes(nil).Plan(n, w.plan.rows, 1)
-	t.Source, t.FirstRow, t.Rows = p.Source, p.FirstRow, p.Rows
+	p := packer.Passes(nil).Plan(n, w.plan.rows, len(conns))
+	t.Source, t.FirstRow, t.Rows, t.Round = p.Source, p.FirstRow, p.Rows, p.Round
 	report, err := s.Send(ctx, t)
 	wait(settleTime)
 	return report, err

@@ -21,25 +21,36 @@ import (
 // ErrNoDiode says that this machine does not allow a Diode: no root, no network namespaces, or no nftables.
 var ErrNoDiode = errors.New("lab: no network namespaces here")
 
-// Addresses of the two ends of a Diode.
+// Addresses of the two ends of a Diode's first cable.
 const (
 	DiodeLow  = "10.99.0.1"
 	DiodeHigh = "10.99.0.2"
 )
+
+// DiodeLane are the addresses of the two ends of cable 0, 1, ...
+func DiodeLane(i int) (low, high string) {
+	return fmt.Sprintf("10.99.%d.1", i), fmt.Sprintf("10.99.%d.2", i)
+}
 
 // Diode is two network namespaces joined by a veth pair that carries one way only: by construction (no route and no neighbour
 // back) and by force (whatever leaves the high side, or enters the low side, is counted and dropped).
 //
 //	Low [ low0 ] ==========> [ high0 ] High
 //	     came_back, drop       tried_back, drop
+//
+// It may have several cables, low1 to high1 and so on, each with addresses of its own.
 type Diode struct {
 	Low, High         string // namespaces, for `ip netns exec`
-	lowDev, highDev   string
+	lowDev, highDev   string // of the first cable
 	triedFrom, backTo string // counters
+	cables            int
 }
 
 // NewDiode builds one, with names of this process's own.
-func NewDiode(ctx context.Context) (*Diode, error) {
+func NewDiode(ctx context.Context) (*Diode, error) { return NewDiodeOf(ctx, 1) }
+
+// NewDiodeOf builds one of several cables.
+func NewDiodeOf(ctx context.Context, cables int) (*Diode, error) {
 	if os.Getuid() != 0 {
 		return nil, fmt.Errorf("%w: not root", ErrNoDiode)
 	}
@@ -51,7 +62,7 @@ func NewDiode(ctx context.Context) (*Diode, error) {
 	pid := os.Getpid()
 	d := &Diode{
 		Low: fmt.Sprintf("slab-low-%d", pid), High: fmt.Sprintf("slab-high-%d", pid),
-		lowDev: "low0", highDev: "high0", triedFrom: "tried_back", backTo: "came_back",
+		lowDev: "low0", highDev: "high0", triedFrom: "tried_back", backTo: "came_back", cables: cables,
 	}
 	if _, err := command(ctx, "", "ip", "netns", "add", d.Low); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoDiode, err)
@@ -64,34 +75,48 @@ func NewDiode(ctx context.Context) (*Diode, error) {
 
 // build joins the namespaces, gives the low side a route and a fixed neighbour and the high side neither, and sets the filters.
 func (d *Diode) build(ctx context.Context) error {
-	script := []string{
-		"ip netns add " + d.High,
-		fmt.Sprintf("ip link add %s netns %s type veth peer name %s netns %s", d.lowDev, d.Low, d.highDev, d.High),
-	}
-	for _, end := range [][3]string{{d.Low, d.lowDev, DiodeLow}, {d.High, d.highDev, DiodeHigh}} {
+	script := []string{"ip netns add " + d.High}
+	for _, namespace := range []string{d.Low, d.High} {
 		script = append(script,
-			fmt.Sprintf("ip netns exec %s sysctl -qw net.ipv6.conf.all.disable_ipv6=1", end[0]),
-			fmt.Sprintf("ip -n %s link set lo up", end[0]),
-			fmt.Sprintf("ip -n %s link set %s mtu 9000 arp off up", end[0], end[1]),
-			fmt.Sprintf("ip -n %s addr add %s/32 dev %s", end[0], end[2], end[1]))
+			fmt.Sprintf("ip netns exec %s sysctl -qw net.ipv6.conf.all.disable_ipv6=1", namespace),
+			fmt.Sprintf("ip -n %s link set lo up", namespace))
 	}
-	script = append(script,
-		fmt.Sprintf("ip -n %s route add %s/32 dev %s", d.Low, DiodeHigh, d.lowDev),
-		fmt.Sprintf("ip netns exec %s sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.%s.rp_filter=0", d.High, d.highDev))
+	for i := range d.cables {
+		script = append(script, d.cable(i)...)
+	}
 	for _, line := range script {
 		if _, err := command(ctx, "", strings.Fields(line)...); err != nil {
 			return err
 		}
 	}
-	if err := d.neighbour(ctx); err != nil {
-		return err
+	for i := range d.cables {
+		if err := d.neighbour(ctx, i); err != nil {
+			return err
+		}
 	}
-	return errors.Join(d.filter(ctx, d.High, d.highDev, "egress", d.triedFrom), d.filter(ctx, d.Low, d.lowDev, "ingress", d.backTo))
+	return errors.Join(d.filter(ctx, d.High, "high", "egress", d.triedFrom), d.filter(ctx, d.Low, "low", "ingress", d.backTo))
+}
+
+// cable are the commands that lay one cable.
+func (d *Diode) cable(i int) []string {
+	low, high := DiodeLane(i)
+	lowDev, highDev := fmt.Sprintf("low%d", i), fmt.Sprintf("high%d", i)
+	script := []string{fmt.Sprintf("ip link add %s netns %s type veth peer name %s netns %s", lowDev, d.Low, highDev, d.High)}
+	for _, end := range [][3]string{{d.Low, lowDev, low}, {d.High, highDev, high}} {
+		script = append(script,
+			fmt.Sprintf("ip -n %s link set %s mtu 9000 arp off up", end[0], end[1]),
+			fmt.Sprintf("ip -n %s addr add %s/32 dev %s", end[0], end[2], end[1]))
+	}
+	return append(script,
+		fmt.Sprintf("ip -n %s route add %s/32 dev %s", d.Low, high, lowDev),
+		fmt.Sprintf("ip netns exec %s sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.%s.rp_filter=0", d.High, highDev))
 }
 
 // neighbour tells the low side the hardware address that it may not ask for.
-func (d *Diode) neighbour(ctx context.Context) error {
-	out, err := command(ctx, "", "ip", "-n", d.High, "-br", "link", "show", d.highDev)
+func (d *Diode) neighbour(ctx context.Context, cable int) error {
+	_, high := DiodeLane(cable)
+	lowDev, highDev := fmt.Sprintf("low%d", cable), fmt.Sprintf("high%d", cable)
+	out, err := command(ctx, "", "ip", "-n", d.High, "-br", "link", "show", highDev)
 	if err != nil {
 		return err
 	}
@@ -99,20 +124,21 @@ func (d *Diode) neighbour(ctx context.Context) error {
 	if len(fields) < 3 {
 		return fmt.Errorf("ip -br link shows no hardware address: %q", out)
 	}
-	_, err = command(ctx, "", "ip", "-n", d.Low, "neigh", "add", DiodeHigh, "lladdr", fields[2], "dev", d.lowDev, "nud", "permanent")
+	_, err = command(ctx, "", "ip", "-n", d.Low, "neigh", "add", high, "lladdr", fields[2], "dev", lowDev, "nud", "permanent")
 	return err
 }
 
-// filter counts and drops everything that passes a hook of a device.
-func (d *Diode) filter(ctx context.Context, namespace, dev, hook, counter string) error {
-	rules := fmt.Sprintf(`table netdev diode {
-  counter %[1]s { }
-  chain way_back {
-    type filter hook %[2]s device "%[3]s" priority -300; policy drop;
-    counter name %[1]s drop
+// filter counts and drops everything that passes a hook of the devices of one side.
+func (d *Diode) filter(ctx context.Context, namespace, side, hook, counter string) error {
+	var chains strings.Builder
+	for i := range d.cables {
+		fmt.Fprintf(&chains, `  chain way_back%[1]d {
+    type filter hook %[2]s device "%[3]s%[1]d" priority -300; policy drop;
+    counter name %[4]s drop
   }
-}
-`, counter, hook, dev)
+`, i, hook, side, counter)
+	}
+	rules := fmt.Sprintf("table netdev diode {\n  counter %s { }\n%s}\n", counter, chains.String())
 	_, err := command(ctx, rules, "ip", "netns", "exec", namespace, "nft", "-f", "-")
 	return err
 }
@@ -153,17 +179,22 @@ func (d *Diode) counter(ctx context.Context, namespace, table, name string) (int
 // Fault puts rules in front of what arrives at the high side, instead of those of an earlier Fault; none is no fault. sets are declarations
 // for the rules. A rule that says `counter name hit` is counted by Hits.
 func (d *Diode) Fault(ctx context.Context, sets string, rules ...string) error {
+	return d.FaultCable(ctx, 0, sets, rules...)
+}
+
+// FaultCable is Fault of cable 0, 1, ...; there are faults of one cable at a time.
+func (d *Diode) FaultCable(ctx context.Context, cable int, sets string, rules ...string) error {
 	text := fmt.Sprintf(`table netdev faults { }
 delete table netdev faults
 table netdev faults {
   counter hit { }
   %s
   chain in {
-    type filter hook ingress device "%s" priority 0; policy accept;
+    type filter hook ingress device "high%d" priority 0; policy accept;
     %s
   }
 }
-`, sets, d.highDev, strings.Join(rules, "\n    "))
+`, sets, cable, strings.Join(rules, "\n    "))
 	_, err := command(ctx, text, "ip", "netns", "exec", d.High, "nft", "-f", "-")
 	return err
 }

@@ -124,19 +124,24 @@ func (s *Site) makeTrust(ctx context.Context) error {
 	return nil
 }
 
-// HighConfig is a receiver's configuration: it listens on a UDP address and publishes into the given registry (a YAML flow mapping).
+// HighConfig is a receiver's configuration: it listens on a UDP address, or on several with commas between, and publishes into the given registry (a YAML flow mapping).
 // It is written to high.yaml.
 func (s *Site) HighConfig(listen, registry string) error {
 	if registry == "" {
 		registry = fmt.Sprintf("directory: {path: %s}", s.Path("registry"))
 	}
+	quoted := make([]string, 0, 1)
+	for address := range strings.SplitSeq(listen, ",") {
+		quoted = append(quoted, fmt.Sprintf("%q", address))
+	}
+	listen = "[" + strings.Join(quoted, ", ") + "]"
 	return os.WriteFile(s.Path("high.yaml"), fmt.Appendf(nil, `receiver: %[6]s
 state: %[1]s/high
 log: {level: info, format: text}
 admin: {listen: "unix:%[1]s/high.sock"}
 trust: {object: %[1]s/trust.json, fingerprint: %[2]s}
 keys: {hpke: %[1]s/keys/%[6]s, ticket: %[1]s/keys/ticket, passphrase_file: %[1]s/passphrase}
-link: {listen: "%[3]s", receive_buffer: %[5]s}
+link: {listen: %[3]s, receive_buffer: %[5]s}
 registry:
   %[4]s
 `, s.Dir, s.Fingerprint, listen, registry, "32MiB", Receiver), 0o600)
