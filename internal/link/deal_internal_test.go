@@ -117,10 +117,8 @@ func roundsWithout(lanes []Lane, dead int) int {
 	for turn := range left {
 		left[turn] = turn
 	}
-	for round := 0; ; round++ {
-		if len(left) == 0 {
-			return round
-		}
+	round := 0
+	for ; len(left) > 0 && round < wheelSize/100; round++ {
 		w, kept := newWheel(lanes, round), left[:0]
 		for _, turn := range left {
 			if dealtTo(w, turn) == dead {
@@ -129,6 +127,7 @@ func roundsWithout(lanes []Lane, dead int) int {
 		}
 		left = kept
 	}
+	return round
 }
 
 // TestWheelOfExtremes: a lane however slow beside one however fast has something, and
