@@ -46,6 +46,33 @@ func TestWheelHitsGroupsEqually(t *testing.T) {
 	}
 }
 
+// TestPlacesAreDealtByGroup: with the default geometry, and others, each group of the second span loses its share with a lane, source and repair
+// symbols, within two and one.
+func TestPlacesAreDealtByGroup(t *testing.T) {
+	for _, groups := range []int{992, 157, 64, 62, 2, 1} {
+		g, err := fec.New(int64(2*groups*fec.K)*1408, 1408, groups)
+		if err != nil {
+			t.Fatal(err)
+		}
+		span, w := g.Span(1), newWheel(equalLanes(2), 1)
+		source, repair := make([]int, span.D), make([]int, span.D)
+		for i := range span.N {
+			source[i%span.D] += dealtTo(w, sourcePlace(span, i).turn)
+		}
+		for group := range span.D {
+			for row := range 20 {
+				repair[group] += dealtTo(w, repairPlace(span, row, group).turn)
+			}
+			if d := source[group] - fec.K/2; d < -2 || d > 2 {
+				t.Fatalf("%d groups: lane 2 has %d source symbols of group %d", groups, source[group], group)
+			}
+			if d := repair[group] - 10; d < -1 || d > 1 {
+				t.Fatalf("%d groups: lane 2 has %d of 20 repair symbols of group %d", groups, repair[group], group)
+			}
+		}
+	}
+}
+
 // TestWheelMovesOn: of lanes of one rate, no lane has a turn again before every other
 // had it. In any two rounds in a row a dead lane costs nothing.
 func TestWheelMovesOn(t *testing.T) {

@@ -553,7 +553,7 @@ func TestIdle(t *testing.T) {
 		if heard < 10 {
 			t.Errorf("Progress called %d times in 10 s of heartbeats", heard)
 		}
-		if n := testutil.CollectAndCount(registry); n != 16+5+12 {
+		if n := testutil.CollectAndCount(registry); n != 16+5+13 {
 			t.Errorf("%d metrics", n)
 		}
 	})

@@ -38,6 +38,8 @@ func gauges() []gauge {
 			prometheus.GaugeValue, func(s Status) float64 { return float64(len(s.Sessions)) }),
 		of("lost_datagrams", "Sealed datagrams sent and not received while this process listened. It falls when overtaken ones arrive: alert on the difference of sent_datagrams_total and authentic datagrams_total.",
 			prometheus.GaugeValue, count(func(s Status) uint64 { return s.Lost })),
+		of("silent_lanes", "Of several sockets, those over which nothing authentic was heard for more than 5 seconds while others were heard.",
+			prometheus.GaugeValue, func(s Status) float64 { return float64(len(s.SilentLanes(time.Now()))) }),
 		of("last_heard_timestamp_seconds", "When the last authentic datagram arrived; 0: none yet.",
 			prometheus.GaugeValue, lastHeardSeconds),
 		of("silence_seconds", "Time since the last authentic datagram, or since the start when none was heard yet, by the monotonic clock. A heartbeat is due every second.",

@@ -103,6 +103,36 @@ func TestReport(t *testing.T) {
 			[]string{"pass 1 of release 070000000000, announced; announced before this process began, not heard since"},
 			[]string{"1970", "0001-"},
 		},
+		{
+			"a silent lane, and one that drops", func() *link.Status {
+				s := up(heardSession(1, link.StateSending, 0, nil))
+				s.Lanes = []link.LaneStatus{
+					{Address: "192.0.2.2:4710", LastHeard: back(300 * time.Millisecond), Authentic: 5000, KernelDrops: 3},
+					{Address: "192.0.2.6:4710", LastHeard: back(7 * time.Second), Authentic: 4000},
+					{Address: "192.0.2.10:4710"},
+				}
+				return s
+			}(), receiver.LinkUp, true,
+			[]string{
+				"lane 1: 192.0.2.2:4710, last heard 300 ms ago, 5,000 datagrams, 3 messages dropped at its socket",
+				"lane 2: 192.0.2.6:4710 is SILENT since 2026-11-26 11:59:53 UTC, while others are heard, 4,000 datagrams. What is sent over it comes with the next pass",
+				"lane 3: 192.0.2.10:4710 is SILENT since this process began to listen at 2026-11-26 11:50:00 UTC",
+			},
+			nil,
+		},
+		{
+			"all lanes silent: the link is down", &link.Status{
+				Started: started, LastHeard: back(42 * time.Second), UpSince: started,
+				Lanes: []link.LaneStatus{{Address: "192.0.2.2:4710", LastHeard: back(42 * time.Second)}, {Address: "192.0.2.6:4710"}},
+			}, receiver.LinkDown, false,
+			[]string{"link: DOWN", "lane 1: 192.0.2.2:4710, last heard 42.0 s ago", "lane 2: 192.0.2.6:4710, nothing heard yet"},
+			[]string{"SILENT"},
+		},
+		{"one socket is no lane", func() *link.Status {
+			s := up(heardSession(0, link.StateIdle, 0, nil))
+			s.Lanes = []link.LaneStatus{{Address: "192.0.2.2:4710", LastHeard: back(0)}}
+			return s
+		}(), receiver.LinkUp, true, nil, []string{"lane"}},
 		{"an outage is over", func() *link.Status {
 			s := up()
 			s.Outages, s.OutageFrom, s.OutageTo = 2, back(4*time.Minute), back(3*time.Minute)
