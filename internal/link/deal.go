@@ -54,11 +54,11 @@ type wheel struct {
 // anything twice before another did.
 func newWheel(lanes []Lane, round int) wheel {
 	var total float64
-	fastest := 0
+	fastest, highest := 0, int64(0)
 	for i, l := range lanes {
 		total += float64(max(l.Rate, 1))
-		if l.Rate > lanes[fastest].Rate {
-			fastest = i
+		if l.Rate > highest {
+			fastest, highest = i, l.Rate
 		}
 	}
 	shares, left := make([]int, len(lanes)), wheelSize

@@ -134,6 +134,8 @@ func TestLanesAddUp(t *testing.T) {
 			}
 			equal(t, "source, dealt once", source, report.Source)
 			equal(t, "repair, dealt once", repair, report.Repair)
+			equal(t, "all of the source", report.Source, uint64(2841)) // of 1408 bytes; 7 spans and a short one
+			equal(t, "all of the repair rows", report.Repair, uint64(7*20*testGroups+20)) // the short one has one group
 			took = report.Elapsed - 2*time.Second // pauses and settling
 		})
 		return took
@@ -299,6 +301,60 @@ func TestLaneComesBack(t *testing.T) {
 		l.stop()
 		wantArrived(t, l.sink, c)
 	})
+}
+
+// pausing is a writer whose first call after a time takes long, and then succeeds.
+type pausing struct {
+	link.BatchWriter
+	later func() bool
+	pause time.Duration
+	done  *bool
+}
+
+func (w pausing) WriteBatch(b []byte, segment int) error {
+	if w.later() && !*w.done {
+		*w.done = true
+		wait(w.pause)
+	}
+	return w.BatchWriter.WriteBatch(b, segment)
+}
+
+// TestSlowLane: a lane that takes nothing for a while, and tells no error, holds the others for a second and no longer; nothing is lost.
+func TestSlowLane(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		began = time.Now()
+		l := newLanes(t, dir, linktest.Options{}, linktest.Options{})
+		c, paused := newCargo(3, 10_000, 60_000_000), false
+		slow := func(i int, w link.BatchWriter) link.BatchWriter {
+			if i != 1 {
+				return w
+			}
+			return pausing{BatchWriter: w, later: after(1500 * time.Millisecond), pause: 20 * time.Second, done: &paused}
+		}
+		report, err := newSender(t, l.keys, nil, l.over(slow)).Send(t.Context(), c.transfer())
+		if err != nil || report.Lanes[1].Err != nil {
+			t.Fatalf("%v, lanes %+v", err, report.Lanes)
+		}
+		wait(3 * time.Second)
+		equal(t, "missing", l.missing(c), int64(0))
+		if report.Elapsed < 20*time.Second || report.Lanes[0].Source < 5*report.Lanes[1].Source {
+			t.Errorf("after %v the lanes carried %d and %d", report.Elapsed, report.Lanes[0].Source, report.Lanes[1].Source)
+		}
+		l.stop()
+		wantArrived(t, l.sink, c)
+	})
+}
+
+// TestOneBrokenSocketEndsRun: an error of one socket of several is the error of Run, which never waits for the others.
+func TestOneBrokenSocketEndsRun(t *testing.T) {
+	_, one := linktest.Pair(linktest.Options{})
+	_, two := linktest.Pair(linktest.Options{})
+	h := receive(t, newKeys(73), nil, newSink(), t.TempDir(), func(c *link.ReceiverConfig) { c.Conns = []link.BatchReader{one, failingReader{two}} })
+	if err := <-h.done; !errors.Is(err, errDevice) || !strings.Contains(err.Error(), "lane 2") {
+		t.Errorf("Run: %v", err)
+	}
+	h.cancel()
 }
 
 // TestNoLaneLeft: the pass fails when no lane lives, and says why of each.

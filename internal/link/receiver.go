@@ -131,7 +131,7 @@ func (r *Receiver) Run(ctx context.Context) error {
 	jobContext, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.jobContext = jobContext
-	stop := context.AfterFunc(ctx, func() { r.closeConns() })
+	stop := context.AfterFunc(ctx, func() { _ = r.closeConns() }) // Run closes them again, and looks
 	defer stop()
 
 	r.revive()
@@ -194,7 +194,7 @@ func (r *Receiver) serve(g *ring) {
 			r.tick(now)
 		}
 		if r.broken != nil {
-			r.closeConns() // ends the readers; the rest is dropped by batch
+			_ = r.closeConns() // ends the readers; the rest is dropped by batch
 		}
 	}
 }

@@ -41,7 +41,7 @@ func (s *Passes) UnmarshalYAML(n *yaml.Node) error {
 	bad := func(n *yaml.Node, format string, args ...any) {
 		wrong.Errors = append(wrong.Errors, fmt.Sprintf("line %d: ", n.Line)+fmt.Sprintf(format, args...))
 	}
-	switch n.Kind { //nolint:exhaustive // aliases are refused before, documents do not nest
+	switch n.Kind {
 	case yaml.ScalarNode:
 		count, err := strconv.Atoi(n.Value)
 		if err != nil {
