@@ -4,12 +4,13 @@
 // docs/spec/datagram.md, sessions, pacing, batched sockets, and an exact ledger
 // of what arrived. Nothing ever comes back, so no datagram's loss is fatal.
 //
-// Sending, one pass is one session:
+// Sending, one pass is one session a lane:
 //
 //	payload ──► encode ──┐ repair rows of span s, while s is sent
 //	   │                 ▼
-//	   └──────────────► order ──► seal ──► pace ──► BatchWriter ══► UDP
-//	envelope ─► carousel ─┘     AES-GCM   token     GSO | sendmmsg | write
+//	   └──────────────► order ──► deal ──┬─► seal ──► pace ──► BatchWriter ══► UDP
+//	                                     │  AES-GCM   token    GSO | sendmmsg | write
+//	envelope ─► carousel of each lane ───┴─► ... of each further lane
 //
 // Receiving:
 //
@@ -26,13 +27,16 @@
 //	session.go       the AES-256-GCM of one session
 //	sender.go        Sender: configuration, Send, Idle
 //	pass.go          the order of one pass (section 5)
+//	deal.go          whose turn it is: several lanes, one a goroutine; those that stall or fail
+//	lane.go          the session of one lane: lead-in, envelope, cadence, end
 //	repair.go        repair rows, encoded one span ahead
 //	carousel.go      the envelope object, round and round
 //	batch.go         datagrams gathered into batches; failures counted
 //	pace.go          the token clock
 //	socket*.go       UDP sockets: GSO, GRO, sendmmsg, recvmmsg, kernel drops
 //	receiver.go      Receiver: configuration, Run
-//	ring.go          the thread that only receives
+//	ring.go          the threads that only receive, one a socket
+//	lanes.go         what each socket heard, and which is silent
 //	handle.go        one datagram: authenticate, count, dispatch
 //	window.go        the sliding window of counters (RFC 6479)
 //	table.go         the sessions held, and how one gives way
