@@ -10,6 +10,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"io"
 	mrand "math/rand/v2"
@@ -415,22 +416,38 @@ func TestNoAllocationADatagram(t *testing.T) {
 	}
 }
 
-// FuzzDatagram feeds the receiver whatever comes, also in aggregates: it never
-// panics, never makes a session, and its ledger always adds up.
+// FuzzDatagram feeds the receiver whatever comes, also in aggregates, and what a sender with the session's key might send: it never
+// panics, never makes a session, and its ledger always adds up. Every execution begins with the same state: where coverage depends
+// on what came before, the fuzzer takes old inputs for new ones and minimizes them for a minute each.
 func FuzzDatagram(f *testing.F) {
 	r, s, c := stepReceiver(f)
+	release, start := *s.release, time.Unix(1, 0)
 	d := make([]byte, 1452)
 	c.seal(d, Header{Type: TypePayload, Profile: Profile1500, Session: s.announcement.Session}, make([]byte, 1408))
-	f.Add(d, 1452)
-	f.Add(append(append([]byte(nil), d...), d...), 1452)
-	f.Add(AppendHeader(nil, Header{Type: TypeHeartbeat, Profile: Profile9000}), 28)
-	f.Add([]byte{}, 0)
-	f.Add([]byte{magic}, -1)
-	f.Fuzz(func(t *testing.T, data []byte, segment int) {
+	beat := make([]byte, 1452)
+	c.seal(beat, Header{Type: TypeHeartbeat, Profile: Profile1500, Session: s.announcement.Session, Counter: 1}, AppendHeartbeat(nil, Heartbeat{Pass: 1, State: StateIdle}, Profile1500))
+	f.Add(d, 1452, false)
+	f.Add(append(append([]byte(nil), d...), d...), 1452, false)
+	f.Add(append(append([]byte(nil), d...), beat...), 1452, false)
+	f.Add(AppendHeader(nil, Header{Type: TypeHeartbeat, Profile: Profile9000}), 28, false)
+	f.Add([]byte{}, 0, false)
+	f.Add([]byte{magic}, -1, false)
+	f.Add(AppendHeader(nil, Header{Type: TypePayload, Counter: 1<<32 - 1, SBN: 1, ESI: 1}), HeaderSize, true)
+	f.Add(append(AppendHeader(nil, Header{Type: TypeHeartbeat}), appendHeartbeatFields(nil, Heartbeat{Pass: 1, State: StateIdle})...), HeaderSize+heartbeatSize, true)
+	sealed := make([]byte, 0, BufferSize)
+	f.Fuzz(func(t *testing.T, data []byte, segment int, genuine bool) {
 		if len(data) > BufferSize {
 			return
 		}
-		r.batch(&Buffer{Data: data, N: len(data), Segment: segment}, time.Now())
+		r.total, s.window, s.ledger, s.heartbeat, *s.release = totals{}, window{}, ledger{}, Heartbeat{}, release
+		if genuine {
+			data, segment = seals(sealed, s, c, data, segment), len(d)
+		}
+		r.batch(&Buffer{Data: data, N: len(data), Segment: segment}, start)
+		r.jobs.Wait()
+		for len(r.events) > 0 {
+			r.finished(<-r.events, start)
+		}
 		if len(r.table.sessions) != 1 || r.broken != nil {
 			t.Fatalf("%d sessions, broken: %v", len(r.table.sessions), r.broken)
 		}
@@ -441,7 +458,32 @@ func FuzzDatagram(f *testing.F) {
 		if sum != r.total.received {
 			t.Fatalf("received %d, accounted for %d", r.total.received, sum)
 		}
+		if l := s.ledger; l.authentic != l.envelope+l.stored+l.held+l.early+l.refused+l.heartbeats+l.malformed {
+			t.Fatalf("authentic, and not all accounted for: %+v", l)
+		}
+		if genuine && r.total.rejected[reasonTag] > 0 {
+			t.Fatal("what was sealed was not opened: the target tries nothing")
+		}
 	})
+}
+
+// seals makes sealed datagrams of the session out of pieces of data: each is a header, of which magic, profile and session are put
+// right, and the beginning of a body.
+func seals(into []byte, s *session, c *sessionCipher, data []byte, piece int) []byte {
+	size := Profile1500.DatagramSize()
+	body := make([]byte, Profile1500.SymbolSize())
+	for ; len(data) > 0 && len(into)+size <= cap(into); data = data[min(len(data), max(piece, HeaderSize)):] {
+		var h [HeaderSize]byte
+		n := copy(h[:], data)
+		clear(body)
+		copy(body, data[n:min(len(data), max(piece, HeaderSize))])
+		c.seal(into[len(into):len(into)+size], Header{
+			Type: TypeEnvelope + Type(h[1]%3), Profile: Profile1500, Session: s.announcement.Session,
+			Counter: binary.BigEndian.Uint64(h[12:20]), SBN: binary.BigEndian.Uint32(h[20:24]), ESI: binary.BigEndian.Uint32(h[24:28]),
+		}, body)
+		into = into[:len(into)+size]
+	}
+	return into
 }
 
 func TestKernelVersions(t *testing.T) {
