@@ -114,7 +114,7 @@ func (r *Receiver) announced(h Header, d []byte, now time.Time) {
 		s.ledger.announcements++
 		return
 	}
-	if !r.limit.admit(now) {
+	if len(r.releases) >= maxHeld || !r.limit.admit(now) {
 		r.reject(nil, reasonLimit)
 		return
 	}

@@ -18,7 +18,7 @@ const (
 	reasonProfile                    // unknown profile, or not the session's
 	reasonReserved                   // reserved byte is not zero
 	reasonMAC1                       // announcement by somebody who does not know our public key
-	reasonLimit                      // announcement beyond 64 signature checks a second
+	reasonLimit                      // announcement beyond 64 signature checks a second, or while 16 releases are held
 	reasonSignature                  // announcement not signed by a link key
 	reasonAnnouncement               // signed, but unreadable or out of range
 	reasonSession                    // sealed for a session that is not held

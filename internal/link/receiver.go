@@ -31,9 +31,8 @@ const (
 	// holds half a second of 1 Gbit/s.
 	reviveWait = 500 * time.Millisecond
 
-	// eventRoom lets every job report without waiting: one a release held, and
-	// one a release that is being retired.
-	eventRoom = 4 * MaxSessions
+	// eventRoom lets every job report without waiting: at most one a release.
+	eventRoom = maxHeld
 )
 
 // ReceiverConfig configures a Receiver.

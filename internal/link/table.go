@@ -19,6 +19,11 @@ const (
 	MaxReleases = 8
 )
 
+// maxHeld is how many releases are held in all: those of sessions, and as many
+// that no session names any more and whose last job still runs. While a disk hangs
+// under those, new sessions wait.
+const maxHeld = 2 * MaxReleases
+
 // session is one authenticated session.
 type session struct {
 	announcement Announcement

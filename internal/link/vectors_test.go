@@ -23,7 +23,7 @@ import (
 	"sluice/pkg/fec"
 )
 
-// The vectors of docs/spec/datagram.md section 7 are text files of "name: hex"
+// The vectors of docs/spec/datagram.md section 8 are text files of "name: hex"
 // lines. `go test -run TestVectors -update` writes them anew; a change of a
 // committed file is a change of the format.
 
