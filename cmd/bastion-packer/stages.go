@@ -273,7 +273,11 @@ func (f *sendFlags) send(ctx context.Context, s cli.Streams, dir string) (err er
 	if f.ticket != "" {
 		kind = "ticket pass"
 	}
-	_, err = fmt.Fprintf(s.Out, "%s of release %s: %d datagrams, %d source and %d repair symbols, %s\n", kind, env.ID, rep.Sealed, rep.Source, rep.Repair, rep.Elapsed.Round(time.Millisecond))
+	said := fmt.Sprintf("%s of release %s: %d datagrams, %d source and %d repair symbols, %s", kind, env.ID, rep.Sealed, rep.Source, rep.Repair, rep.Elapsed.Round(time.Millisecond))
+	if rep.SendErrors > 0 { // a pass has no other witness on this side
+		said += fmt.Sprintf("; %d datagrams were not taken by this host's kernel: lower --rate", rep.SendErrors)
+	}
+	_, err = fmt.Fprintln(s.Out, said)
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -76,6 +77,7 @@ func socketRows() []row {
 			report: []column{{"tried", "packets tried to leave", total}, {"back", "came back", total}, {"control", "counted of the one on purpose", total}},
 		},
 	}
+	rows = slices.Insert(rows, slices.IndexFunc(rows, func(r row) bool { return r.name == "N8r" }), overloadRows()...)
 	for i := range rows {
 		rows[i].sockets = true
 	}

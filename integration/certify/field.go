@@ -125,6 +125,7 @@ type bout struct {
 	high    *lab.Daemon
 	begin   func(ctx context.Context) (*lab.Daemon, error) // starts the receiver
 	rate    string
+	profile []string // further options of the sender
 }
 
 // bout clears the high side and starts a receiver there, by default in its namespace with a socket of its own.
@@ -133,7 +134,8 @@ func (c *certifier) bout(ctx context.Context, size int64, rate string, play func
 	if err != nil {
 		return nil, err
 	}
-	b := &bout{field: f, rate: rate, begin: f.inHigh}
+	// One datagram a packet: the faults must see each.
+	b := &bout{field: f, rate: rate, begin: f.inHigh, profile: []string{"--gso", "off", "--settle", fieldSettle.String()}}
 	if b.release, err = f.release(ctx, size); err != nil {
 		return nil, err
 	}
@@ -162,10 +164,10 @@ type sending struct {
 	began time.Time
 }
 
-// pass starts to send a pass, one datagram a packet: the faults must see each.
+// pass starts to send a pass.
 func (b *bout) pass(n int) (*sending, error) {
 	args := b.SendArgs(b.release.dir, fmt.Sprintf("%s:%d", lab.DiodeHigh, port), b.rate, n)
-	args = slices.Concat([]string{"netns", "exec", b.diode.Low, filepath.Join(b.Bin, "bastion-packer")}, args, []string{"--gso", "off", "--settle", fieldSettle.String()})
+	args = slices.Concat([]string{"netns", "exec", b.diode.Low, filepath.Join(b.Bin, "bastion-packer")}, args, b.profile)
 	if err := os.RemoveAll(b.Path("send.log")); err != nil {
 		return nil, err
 	}

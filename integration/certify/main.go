@@ -12,7 +12,7 @@
 //	row.go      what a row is; the table of rows    loss.go outage.go order.go hostile.go peers.go   the trials in process
 //	run.go      trials, seeds, verdicts             world.go shelf.go                                what they play in
 //	crash.go    the other table: what a crash leaves
-//	report.go   Markdown and JSON                   field.go diode.go bursts.go                      the trials on sockets
+//	report.go   Markdown and JSON                   field.go diode.go bursts.go overload.go          the trials on sockets
 //
 // It writes docs/certification/link.md and link.json, or crash.md and crash.json, and ends with 1 when a row failed.
 package main
@@ -25,20 +25,22 @@ import (
 	"os/signal"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // options are the command line.
 type options struct {
-	table    string  // link or crash; empty: link
-	at       string  // the point of every trial of S4 and S5, as SYSCALL:KILL:N or SYSCALL:ERROR:N; empty: by the seed
-	rows     string  // names, separated by commas; empty: all
-	seed     uint64  // of the first trial of each row
-	trials   int     // of each row; 0: what the row says
-	scale    float64 // factor of the trials of each row
-	markdown string  // file; empty: none; perTable: docs/certification/TABLE.md
-	json     string  // the same
-	bin      string  // directory of the two binaries; empty: the rows on sockets are skipped
-	victim   string  // the program that is the victim; empty: this one
+	table    string        // link or crash; empty: link
+	at       string        // the point of every trial of S4 and S5, as SYSCALL:KILL:N or SYSCALL:ERROR:N; empty: by the seed
+	rows     string        // names, separated by commas; empty: all
+	seed     uint64        // of the first trial of each row
+	trials   int           // of each row; 0: what the row says
+	scale    float64       // factor of the trials of each row
+	soak     time.Duration // of row N7cr
+	markdown string        // file; empty: none; perTable: docs/certification/TABLE.md
+	json     string        // the same
+	bin      string        // directory of the two binaries; empty: the rows on sockets are skipped
+	victim   string        // the program that is the victim; empty: this one
 	commit   string
 }
 
@@ -72,6 +74,7 @@ func main() {
 	flag.Uint64Var(&o.seed, "seed", 1, "seed of the first trial of each row; the next has the next")
 	flag.IntVar(&o.trials, "trials", 0, "trials of each row; 0: what the row says")
 	flag.Float64Var(&o.scale, "scale", 1, "factor of the trials of each row")
+	flag.DurationVar(&o.soak, "soak", 10*time.Minute, "how long row N7cr is on the air; -scale shortens it, to 20s at least")
 	flag.StringVar(&o.markdown, "markdown", perTable, "file of the report for people; -: docs/certification/TABLE.md; empty: none")
 	flag.StringVar(&o.json, "json", perTable, "file of the report for programs; -: docs/certification/TABLE.json; empty: none")
 	flag.StringVar(&o.bin, "bin", "bin", "directory of the two binaries; empty: the rows on sockets are skipped")

@@ -220,6 +220,18 @@ func (d *Diode) Unfilter(ctx context.Context) error {
 	return err
 }
 
+// Shape makes the link narrow: beyond a rate, in tc(8)'s words, the low side drops what 20 ms of it cannot hold.
+func (d *Diode) Shape(ctx context.Context, rate string) error {
+	_, err := command(ctx, "", "ip", "netns", "exec", d.Low, "tc", "qdisc", "add", "dev", d.lowDev, "root", "tbf", "rate", rate, "burst", "256kb", "latency", "20ms")
+	return err
+}
+
+// Unshape makes it wide again.
+func (d *Diode) Unshape(ctx context.Context) error {
+	_, err := command(ctx, "", "ip", "netns", "exec", d.Low, "tc", "qdisc", "del", "dev", d.lowDev, "root")
+	return err
+}
+
 // Cut takes the high side's end of the cable out, and puts it in again after a while.
 func (d *Diode) Cut(ctx context.Context, out time.Duration) error {
 	if _, err := command(ctx, "", "ip", "-n", d.High, "link", "set", d.highDev, "down"); err != nil {
