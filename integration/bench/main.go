@@ -12,6 +12,7 @@
 //	lanes.go     one lane beside two
 //	blast.go     what the sockets alone carry
 //	peers.go     the others
+//	drive.go     how each of them is driven
 //	results.go   the table, and bench/results.json
 package main
 
@@ -21,8 +22,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime"
 	"strings"
+	"syscall"
 
 	"sluice/integration/lab"
 	"sluice/internal/strictyaml"
@@ -33,6 +36,7 @@ type options struct {
 	size, large      strictyaml.Bytes
 	files            int
 	rows             string
+	only             string
 }
 
 // bench is one run.
@@ -54,10 +58,14 @@ func main() {
 	flag.StringVar(&o.growth, "growth", "", "sizes of a table of growth, as 1GiB,4GiB,16GiB,64GiB; sparse at the low side")
 	flag.IntVar(&o.files, "files", 0, "number of small files of one more transfer")
 	flag.StringVar(&o.rows, "rows", "", "measure only this and keep the other results: lanes")
+	flag.StringVar(&o.only, "only", "", "write nothing but transfers, growth, lanes, peers, or the peer of a name; empty: all")
 	flag.Parse()
-	if err := run(context.Background(), o); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // so that nothing is left behind
+	defer stop()
+	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop was called
 	}
 }
 
@@ -83,19 +91,30 @@ func run(ctx context.Context, o options) (err error) {
 	if o.rows == "lanes" {
 		return b.onlyLanes(ctx)
 	}
-	for _, s := range append(setups(o.size, o.large), growth(sizes, o.files)...) {
+	var rows []setup
+	if o.wants("transfers") {
+		rows = setups(o.size, o.large)
+	}
+	if o.wants("growth") {
+		rows = append(rows, growth(sizes, o.files)...)
+	}
+	for _, s := range rows {
 		if err := b.row(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s.label(), err)
 		}
 	}
-	if err := b.lanes(ctx); err != nil {
-		return err
+	if o.wants("lanes") {
+		if err := b.lanes(ctx); err != nil {
+			return err
+		}
 	}
 	if err := b.peers(ctx); err != nil {
 		return err
 	}
 	return write(o.out, b.results)
 }
+
+func (o options) wants(what string) bool { return o.only == "" || o.only == what }
 
 func parseSizes(list string) (sizes []strictyaml.Bytes, err error) {
 	for word := range strings.SplitSeq(list, ",") {
@@ -121,6 +140,10 @@ func kernel() string {
 
 // row measures one setup at the highest rate at which one pass is enough.
 func (b *bench) row(ctx context.Context, s setup) error {
+	if lack, err := b.lacking(s); err != nil || lack != "" {
+		fmt.Printf("%-52s does not fit here: %s\n", s.label(), lack)
+		return err
+	}
 	blast, err := b.rawBlast(s)
 	if err != nil {
 		return fmt.Errorf("raw blast: %w", err)

@@ -9,7 +9,11 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"sluice/integration/lab"
+	"sluice/internal/console"
+	"sluice/internal/strictyaml"
 )
 
 // sealed is a release that waits to be sent.
@@ -17,11 +21,11 @@ type sealed struct{ dir, id string }
 
 // release seals a release of the payload that a setup wants. It is made once for all setups that want the same.
 func (b *bench) release(ctx context.Context, s setup) (dir, id string, err error) {
-	key := fmt.Sprintf("%d-%d", s.size, s.files)
+	key := s.key()
 	if r, ok := b.sealed[key]; ok {
 		return r.dir, r.id, nil
 	}
-	if err := b.forget(); err != nil { // a disk holds one of the large ones at a time
+	if err := b.forgetOthers(s); err != nil {
 		return "", "", err
 	}
 	b.seq++
@@ -37,12 +41,38 @@ func (b *bench) release(ctx context.Context, s setup) (dir, id string, err error
 	return dir, env.ID.String(), nil
 }
 
-// forget removes the releases made so far.
-func (b *bench) forget() (err error) {
-	for _, r := range b.sealed {
-		err = errors.Join(err, os.RemoveAll(r.dir))
+// lacking says what a setup lacks of the disk, if it does. The high side has every byte once (spool and registry share them), and the
+// repair symbols of what was lost; so has the low side, but for sparse files.
+func (b *bench) lacking(s setup) (string, error) {
+	if err := b.forgetOthers(s); err != nil {
+		return "", err
 	}
-	clear(b.sealed)
+	var disk unix.Statfs_t
+	if err := unix.Statfs(b.Dir, &disk); err != nil {
+		return "", err
+	}
+	free := strictyaml.Bytes(int64(disk.Bavail) * disk.Bsize)
+	need := s.size + s.size/64 + 1<<30
+	if _, made := b.sealed[s.key()]; s.files > 0 && !made {
+		need += s.size
+	}
+	if free >= need {
+		return "", nil
+	}
+	return fmt.Sprintf("%s has %s free, %s are needed", b.Dir, console.Bytes(int64(free)), console.Bytes(int64(need))), nil
+}
+
+// key tells payloads apart.
+func (s setup) key() string { return fmt.Sprintf("%d-%d", s.size, s.files) }
+
+// forgetOthers removes the releases of other payloads: a disk holds one of the large ones at a time.
+func (b *bench) forgetOthers(s setup) (err error) {
+	for key, r := range b.sealed {
+		if key != s.key() {
+			err = errors.Join(err, os.RemoveAll(r.dir))
+			delete(b.sealed, key)
+		}
+	}
 	return err
 }
 

@@ -101,11 +101,11 @@ func (b *bench) measure(ctx context.Context, s setup, e ends, m *measured) error
 	if err != nil {
 		return err
 	}
+	m.senderRSS = peakUntilEnd(e.low)
 	if state := e.low.State(); !state.Success() {
 		return fmt.Errorf("send: %s: %s", state, e.low.Tail(4))
 	}
-	use := e.low.Usage()
-	m.sender, m.senderRSS = use.CPU-lowBefore, use.RSS
+	m.sender = e.low.Usage().CPU - lowBefore
 	highAfter, err := b.received(ctx, e)
 	if err != nil {
 		return err
@@ -115,6 +115,18 @@ func (b *bench) measure(ctx context.Context, s setup, e ends, m *measured) error
 		return err
 	}
 	return b.published(ctx, e, highAfter, m)
+}
+
+// peakUntilEnd watches the largest resident set of a process until it ends. What the kernel tells of a process that has ended
+// (getrusage) is at least what its parent had in memory when it was started, which is this program.
+func peakUntilEnd(d *lab.Daemon) (peak int64) {
+	for d.Died() == nil {
+		if now, err := d.PeakRSS(); err == nil { // it may end between the two
+			peak = max(peak, now)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	return peak
 }
 
 // received waits for the payload to be complete, and returns what the receiver used so far.
