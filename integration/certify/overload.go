@@ -38,8 +38,12 @@ const (
 
 func overloadRows() []row {
 	counted := []column{
-		{"sealed", "datagrams sealed", total}, {"missing", "missing by the ledger", total}, {"lost", "% lost (mean)", mean},
-		{"link", "dropped by the link", total}, {"drops", "dropped at the socket", total}, {"received", "datagrams received", total},
+		{"sealed", "datagrams sealed", total},
+		{"missing", "missing by the ledger", total},
+		{"lost", "% lost (mean)", mean},
+		{"link", "dropped by the link", total},
+		{"drops", "dropped at the socket", total},
+		{"received", "datagrams received", total},
 	}
 	return []row{
 		{
@@ -54,8 +58,12 @@ func overloadRows() []row {
 			name: "N7cr", trials: 1, play: soak,
 			promise: "the sender's default profile, transfer after transfer of 1 GiB to a fresh receiver: nothing dropped, nothing missing, no failed send",
 			report: []column{
-				{"seconds", "seconds on the air", total}, {"transfers", "transfers", total}, {"sealed", "datagrams sealed", total},
-				{"missing", "missing", total}, {"drops", "dropped at the socket", total}, {"failed", "not taken by the sender's kernel", total},
+				{"seconds", "seconds on the air", total},
+				{"transfers", "transfers", total},
+				{"sealed", "datagrams sealed", total},
+				{"missing", "missing", total},
+				{"drops", "dropped at the socket", total},
+				{"failed", "not taken by the sender's kernel", total},
 			},
 		},
 	}
