@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"os"
+	"strconv"
 	"testing"
 
 	"sluice/internal/spool"
@@ -55,33 +56,35 @@ func FuzzRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	files := []spool.File{{Name: "a", Size: g.ObjectSize}}
+	// The folder is made once: what an execution leaves in it, the next does not believe, since it begins in another boot.
+	dir, err := os.MkdirTemp("/dev/shm", "spool-fuzz-")
+	if err != nil {
+		f.Skip(err)
+	}
+	f.Cleanup(func() { os.RemoveAll(dir) })
+	root := openRoot(f, dir)
+	boot := 0
+	open := func(t testing.TB) *spool.Object {
+		boot++
+		o, err := spool.Open(root, files, g, spool.Options{BootID: strconv.Itoa(boot)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	if err := open(f).Abandon(); err != nil {
+		f.Fatal(err)
+	}
+	header, err := os.ReadFile(dir + "/spool.record")
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, tail []byte) {
-		dir, err := os.MkdirTemp("/dev/shm", "spool-fuzz-")
-		if err != nil {
-			t.Skip(err)
-		}
-		defer os.RemoveAll(dir)
-		root := openRoot(t, dir)
-		o, err := spool.Open(root, files, g, spool.Options{BootID: "1"})
-		if err != nil {
+		if err := os.WriteFile(dir+"/spool.record", append(header[:len(header):len(header)], tail...), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := o.Abandon(); err != nil {
-			t.Fatal(err)
-		}
-		record, err := os.OpenFile(dir+"/spool.record", os.O_WRONLY|os.O_APPEND, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer record.Close()
-		if _, err := record.Write(tail); err != nil {
-			t.Fatal(err)
-		}
-		o, err = spool.Open(root, files, g, spool.Options{BootID: "2"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer o.Close()
+		o := open(t)
+		defer o.Abandon() //nolint:errcheck // as a kill leaves it
 		if got, want := o.Progress().SpansComplete, oracle(tail, 3); got != want {
 			t.Fatalf("%d spans are believed, the record says %d", got, want)
 		}
