@@ -188,16 +188,28 @@ func (b *bench) published(ctx context.Context, e ends, before time.Duration, m *
 	return err
 }
 
-// cpuOf reads what a running process has used so far (proc(5), fields 14 and 15, in clock ticks of 10 ms).
-func cpuOf(d *lab.Daemon) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.PID()))
+// cpuOf adds up what a running process and those that it started have used so far.
+func cpuOf(d *lab.Daemon) (sum time.Duration, err error) {
+	for _, pid := range d.Processes() {
+		used, err := cpuOfProcess(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += used
+	}
+	return sum, nil
+}
+
+// cpuOfProcess reads it (proc(5), fields 14 and 15, in clock ticks of 10 ms).
+func cpuOfProcess(pid int) (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
 	_, rest, _ := strings.Cut(string(b), ") ")
 	f := strings.Fields(rest)
 	if len(f) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", d.PID(), len(f))
+		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
 	}
 	user, err1 := strconv.ParseInt(f[11], 10, 64)
 	system, err2 := strconv.ParseInt(f[12], 10, 64)

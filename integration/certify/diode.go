@@ -179,9 +179,9 @@ func stoppedReceiver(ctx context.Context, c *certifier, _ uint64) (figures, erro
 				return err
 			}
 			for range pauses {
-				err := b.high.Signal(syscall.SIGSTOP)
+				err := b.high.SignalAll(syscall.SIGSTOP)
 				<-time.After(pauseTime)
-				if err = errors.Join(err, b.high.Signal(syscall.SIGCONT)); err != nil {
+				if err = errors.Join(err, b.high.SignalAll(syscall.SIGCONT)); err != nil {
 					return err
 				}
 				<-time.After(pauseTime)

@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -344,19 +345,54 @@ func FreeUDP() (string, error) {
 // PID is the process id.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
+// Processes are the process and those that it started: the receiver's daemon has one that faces the link.
+func (d *Daemon) Processes() []int {
+	all := []int{d.PID()}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", d.PID()))
+	if err != nil {
+		return all // a pattern of ours is never malformed
+	}
+	for _, name := range tasks {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // a thread that ended meanwhile
+		}
+		for word := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(word); err == nil {
+				all = append(all, pid)
+			}
+		}
+	}
+	return all
+}
+
+// SignalAll sends a signal to all of them.
+func (d *Daemon) SignalAll(sig syscall.Signal) (err error) {
+	for _, pid := range d.Processes() {
+		err = errors.Join(err, syscall.Kill(pid, sig))
+	}
+	return err
+}
+
 // Signal sends a signal.
 func (d *Daemon) Signal(sig os.Signal) error { return d.cmd.Process.Signal(sig) }
 
-// PeakRSS is the largest resident set of the running process so far, in bytes (VmHWM in proc(5)).
-func (d *Daemon) PeakRSS() (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID()))
-	if err != nil {
-		return 0, err
+// PeakRSS is the largest resident set of the running process so far, in bytes (VmHWM in proc(5)), and that of those that it started
+// added: more than they ever had together, if they had it at different times.
+func (d *Daemon) PeakRSS() (sum int64, err error) {
+	for _, pid := range d.Processes() {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return 0, err
+		}
+		_, rest, _ := strings.Cut(string(b), "VmHWM:")
+		var kib int64
+		if _, err := fmt.Sscanf(rest, "%d kB", &kib); err != nil {
+			return 0, err
+		}
+		sum += kib * 1024
 	}
-	_, rest, _ := strings.Cut(string(b), "VmHWM:")
-	var kib int64
-	_, err = fmt.Sscanf(rest, "%d kB", &kib)
-	return kib * 1024, err
+	return sum, nil
 }
 
 // State is how the process ended; it waits for the end.
