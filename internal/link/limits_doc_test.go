@@ -3,6 +3,7 @@
 package link_test
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/build"
@@ -20,8 +21,8 @@ import (
 	"sluice/internal/receiver"
 )
 
-// TestLimits: the table of docs/spec/datagram.md section 7 says of every limit what the constant in that file says, and no limit of this
-// package is left out of it.
+// TestLimits: the table of docs/spec/datagram.md section 7 says of every limit what the constant in that file says, and no limit of the
+// packages that face the link is left out of it.
 func TestLimits(t *testing.T) {
 	page, err := os.ReadFile("../../docs/spec/datagram.md")
 	if err != nil {
@@ -59,10 +60,12 @@ func TestLimits(t *testing.T) {
 	if len(listed) < 30 {
 		t.Fatalf("only %d rows were understood", len(listed))
 	}
-	for key := range packages["internal/link"] {
-		file, name, _ := strings.Cut(key, " ")
-		if limits.MatchString(name) && !listed[key] && !senders[name] {
-			t.Errorf("%s: %s is not in the table", file, name)
+	for _, dir := range []string{"internal/link", "internal/recv"} {
+		for key := range packages[dir] {
+			file, name, _ := strings.Cut(key, " ")
+			if limits.MatchString(name) && !listed[key] && !senders[name] {
+				t.Errorf("%s/%s: %s is not in the table", dir, file, name)
+			}
 		}
 	}
 }
@@ -78,23 +81,11 @@ type constants map[string]string
 
 // constantsOf reads the constants of a package by the rules of the language.
 func constantsOf(dir string) (constants, error) {
-	pkg, err := build.ImportDir(dir, 0)
+	set := token.NewFileSet()
+	_, info, err := check(set, dir)
 	if err != nil {
 		return nil, err
 	}
-	set := token.NewFileSet()
-	var files []*ast.File
-	for _, name := range pkg.GoFiles {
-		f, err := parser.ParseFile(set, filepath.Join(dir, name), nil, parser.SkipObjectResolution)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, f)
-	}
-	info := &types.Info{Defs: make(map[*ast.Ident]types.Object)}
-	// What other packages define is not needed for a limit, and not looked for: nothing is imported, and the errors of that do not matter.
-	config := types.Config{IgnoreFuncBodies: true, Error: func(error) {}}
-	_, _ = config.Check(dir, set, files, info)
 	all := make(constants)
 	for id, object := range info.Defs {
 		if c, ok := object.(*types.Const); ok {
@@ -106,6 +97,40 @@ func constantsOf(dir string) (constants, error) {
 		all["config.go limits.max_release"], all["config.go limits.max_releases"] = fmt.Sprint(int64(l.MaxRelease)), fmt.Sprint(l.MaxReleases)
 	}
 	return all, nil
+}
+
+// check type-checks what a constant may depend on: no function, and no package of anybody else's. The errors of what is left out do
+// not matter.
+func check(set *token.FileSet, dir string) (*types.Package, *types.Info, error) {
+	pkg, err := build.ImportDir(dir, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	var files []*ast.File
+	for _, name := range pkg.GoFiles {
+		f, err := parser.ParseFile(set, filepath.Join(dir, name), nil, parser.SkipObjectResolution)
+		if err != nil {
+			return nil, nil, err
+		}
+		files = append(files, f)
+	}
+	info := &types.Info{Defs: make(map[*ast.Ident]types.Object)}
+	config := types.Config{Importer: ours{set}, IgnoreFuncBodies: true, Error: func(error) {}}
+	checked, _ := config.Check(dir, set, files, info)
+	return checked, info, nil
+}
+
+// ours imports the packages of this module.
+type ours struct{ set *token.FileSet }
+
+// Import implements types.Importer.
+func (o ours) Import(path string) (*types.Package, error) {
+	dir, ok := strings.CutPrefix(path, "sluice/")
+	if !ok {
+		return nil, errors.New("not ours")
+	}
+	pkg, _, err := check(o.set, "../../"+dir)
+	return pkg, err
 }
 
 var quantityRule = regexp.MustCompile(`^([0-9,]+)(?:\^([0-9]+))?(?: (KiB|MiB|GiB|TiB|bytes))?$`)
