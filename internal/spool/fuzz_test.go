@@ -84,7 +84,7 @@ func FuzzRecord(f *testing.F) {
 			t.Fatal(err)
 		}
 		o := open(t)
-		defer o.Abandon() //nolint:errcheck // as a kill leaves it
+		defer o.Abandon() // as a kill leaves it
 		if got, want := o.Progress().SpansComplete, oracle(tail, 3); got != want {
 			t.Fatalf("%d spans are believed, the record says %d", got, want)
 		}
