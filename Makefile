@@ -46,7 +46,7 @@ bench: build ## goodput, CPU, memory beside a raw UDP blast; writes bench/result
 	@$(GOBUILD) -o bin/bench ./integration/bench
 	@bin/bench -size $(BENCHSIZE) -out bench/results.json -growth '$(GROWTH)' -files $(FILES)
 
-certify-link: build ## what the link survives, row by row; writes docs/certification/link.md and link.json (half an hour, 17 minutes of it a soak: CERTIFY='-soak 20s'; some rows need root)
+certify-link: build ## what the link survives, row by row; writes docs/certification/link.md and link.json (a row sends for ten minutes, or less: CERTIFY='-soak 20s'; some rows need root)
 	@$(GOBUILD) -o bin/certify ./integration/certify
 	@bin/certify -commit $(VERSION) $(CERTIFY)
 
