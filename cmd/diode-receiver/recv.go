@@ -32,6 +32,7 @@ holds no key. There is nothing to start by hand.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// It ends when the daemon closes the connection, and not by a signal that a terminal sends to both.
 			signal.Ignore(syscall.SIGINT, syscall.SIGTERM)
+			limitMemory(frontMemory)
 			log, err := admin.NewLogger(level, s.Err, format == "json")
 			if err != nil {
 				return cli.Usage(err)

@@ -26,8 +26,8 @@ type setup struct {
 // The rates to try. What is not reached on two shared cores with both ends and a disk is tried all the same: this is how a machine
 // that can do more shows it.
 const (
-	rates1500  = "6Gbit,5Gbit,4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
-	rates9000  = "10Gbit,8Gbit,6Gbit,5Gbit,4Gbit,3Gbit,2Gbit,1Gbit"
+	rates1500  = "8Gbit,7.5Gbit,7Gbit,6.5Gbit,6Gbit,5.5Gbit,5Gbit,4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
+	rates9000  = "14Gbit,12Gbit,11Gbit,10Gbit,9Gbit,8Gbit,6Gbit,5Gbit,4Gbit,3Gbit,2Gbit,1Gbit"
 	ratesPlain = "3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit,500Mbit"
 )
 
@@ -41,7 +41,7 @@ func setups(size, large strictyaml.Bytes) []setup {
 		{size: size, files: 1, mtu: 1500, repair: 10, gso: "off", rates: ratesPlain},
 	}
 	if large > 0 {
-		list = append(list, setup{size: large, files: 1, mtu: 1500, repair: 10, gso: "auto", rates: "4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"})
+		list = append(list, setup{size: large, files: 1, mtu: 1500, repair: 10, gso: "auto", rates: "5Gbit,4.5Gbit,4Gbit,3.5Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"})
 	}
 	return list
 }

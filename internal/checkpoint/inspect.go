@@ -65,7 +65,7 @@ type inspector struct {
 	opt     Options
 	rep     *Report
 	kinds   map[string]string       // path -> kind
-	tensors map[string]*Safetensors // path -> table of contents, of every good safetensors file
+	tensors map[string]*Safetensors // path -> table of contents, of every good safetensors file of a model
 	more    int                     // findings beyond the cap
 	moreBad bool                    // one of them refuses
 }

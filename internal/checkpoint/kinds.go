@@ -174,7 +174,9 @@ func (in *inspector) checkSafetensors(f *file) error {
 	if err != nil {
 		return err
 	}
-	in.tensors[f.path] = s
+	if in.opt.Kind == kindModel { // only a model is looked at as a whole; a dataset may have 100,000 of them
+		in.tensors[f.path] = s
+	}
 	for key := range s.Metadata {
 		if key != "format" {
 			in.remark(RuleSafetensors, f.path, "nothing, if the text is harmless: loaders do not read it", "the header carries text of its own (%d entries)", len(s.Metadata))
