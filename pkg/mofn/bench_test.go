@@ -12,7 +12,7 @@ func BenchmarkSign(b *testing.B) {
 	k := newKey(b, "alice")
 	message := make([]byte, 700) // an approval
 	for b.Loop() {
-		if _, err := k.Sign(nil, "security", message); err != nil {
+		if _, err := k.Sign("security", message); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -132,11 +132,11 @@ func (s *Site) Signer(name string) (mofn.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	h1, err := k.H1()
+	key, err := k.SigningKey()
 	if err != nil {
 		return nil, err
 	}
-	return h1.Signer(), nil
+	return key, nil
 }
 
 // Seal makes dir, which holds payload/, a sealed release of kind dataset with the number seq, approved by officers through a drop-box
