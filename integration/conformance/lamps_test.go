@@ -62,7 +62,13 @@ func testDraft(t *testing.T, f lampsFile, v lampsVector, suite mofn.Suite) {
 	if !public.Verify(nil, f.M, v.S) || !public.Verify(f.Ctx, f.M, v.SWithContext) {
 		t.Error("a signature of the draft does not verify")
 	}
+	flipped := func(at int) []byte {
+		b := bytes.Clone(v.S)
+		b[at] ^= 1
+		return b
+	}
 	for what, ok := range map[string]bool{
+		"a bit of the ML-DSA half": public.Verify(nil, f.M, flipped(100)), "a bit of the classical half": public.Verify(nil, f.M, flipped(len(v.S)-1)),
 		"context added": public.Verify(f.Ctx, f.M, v.S), "context dropped": public.Verify(nil, f.M, v.SWithContext),
 		"another message": public.Verify(nil, f.M[1:], v.S), "cut": public.Verify(nil, f.M, v.S[:len(v.S)-1]),
 	} {
