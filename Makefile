@@ -14,7 +14,7 @@ CERTIFY     ?=
 RACE        := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-real check lint bench certify-link certify-crash fuzz clean
+.PHONY: help build demo test test-real conformance check lint bench certify-link certify-crash fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -32,6 +32,9 @@ test: build ## every test that needs no server of somebody else's, with the race
 
 test-real: build $(CACHE)/bin/minio ## the registry against a real MinIO, which it builds (4 CPU minutes, once)
 	SLUICE_REAL=1 SLUICE_MINIO=$(CACHE)/bin/minio go test -tags real -count=1 -timeout 15m ./integration/real/...
+
+conformance: ## the vectors of others against the signatures: the composite draft, Wycheproof, CCTV, a second ML-DSA (a minute; downloads 26 MB, once)
+	cd integration/conformance && go vet ./... && go test -count=1 ./...
 
 check: lint test test-real ## what CI runs
 

@@ -53,9 +53,9 @@ func (f *forge) signer(t *testing.T, name string) mofn.Signer {
 		key, err = trust.OpenKey(f.site.Path("keys", name), pass)
 		must(t, err)
 	}
-	h1, err := key.H1()
+	signer, err := key.SigningKey()
 	must(t, err)
-	f.signers[name] = h1.Signer()
+	f.signers[name] = signer
 	return f.signers[name]
 }
 

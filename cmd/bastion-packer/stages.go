@@ -176,7 +176,7 @@ func (f *sealFlags) request() (packer.SealRequest, error) {
 	if err != nil {
 		return packer.SealRequest{}, err
 	}
-	h1, err := key.H1()
+	signer, err := key.SigningKey()
 	if err != nil {
 		return packer.SealRequest{}, fmt.Errorf("%s: %w", f.key, err)
 	}
@@ -188,7 +188,7 @@ func (f *sealFlags) request() (packer.SealRequest, error) {
 	if err := packer.DescribeEvidence(f.dir, f.exception, f.source, &p); err != nil {
 		return packer.SealRequest{}, err
 	}
-	return packer.SealRequest{Dir: f.dir, Predicate: p, Signer: h1.Signer()}, nil
+	return packer.SealRequest{Dir: f.dir, Predicate: p, Signer: signer}, nil
 }
 
 type sendFlags struct {

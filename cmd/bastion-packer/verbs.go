@@ -210,11 +210,11 @@ func decide(s cli.Streams, req packer.ApproveRequest, keyFile, passFile string) 
 	if err != nil {
 		return cli.Usage(err)
 	}
-	h1, err := key.H1()
+	signer, err := key.SigningKey()
 	if err != nil {
 		return cli.Usage(fmt.Errorf("%s: %w", keyFile, err))
 	}
-	req.Signer = h1.Signer()
+	req.Signer = signer
 	name, err := packer.Approve(req)
 	if err != nil {
 		return approveError(err)

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -22,17 +23,18 @@ func KeysCommand(s Streams) *cobra.Command {
 }
 
 func keysGenerate(s Streams) *cobra.Command {
-	var out, passphraseFile, use, comment string
+	var out, passphraseFile, use, suiteName, comment string
 	c := &cobra.Command{
 		Use: "generate", Short: "Make a key pair: OUT (private, encrypted) and OUT.pub", Args: Args(cobra.NoArgs),
 		Long: `Make a key pair. The private key goes to OUT, mode 0600, encrypted under the passphrase; the public one to OUT.pub.
 
-  --use sign    ML-DSA-65 + Ed25519 (suite H1): officers, the packer, the trust root
+  --use sign    officers, the packer, the trust root: ML-DSA-65 + Ed25519 (--suite H1), or
+                ML-DSA-87 + ECDSA P-384 (--suite H2) where the rules or the tokens of a site want it
   --use link    Ed25519: the bastion announces sessions with it
   --use hpke    X-Wing: the receiver's, which session keys are encrypted to
   --use ticket  Ed25519: the receiver's, which signs what it asks to have sent again`,
 		RunE: func(*cobra.Command, []string) error {
-			suite, err := suiteOf(use)
+			suite, err := suiteOf(use, suiteName)
 			if err != nil {
 				return Usage(err)
 			}
@@ -51,15 +53,23 @@ func keysGenerate(s Streams) *cobra.Command {
 	c.Flags().StringVar(&out, "out", "", "file of the private key (required)")
 	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "file whose first line is the passphrase (required)")
 	c.Flags().StringVar(&use, "use", "sign", "sign, link, hpke or ticket")
+	c.Flags().StringVar(&suiteName, "suite", "", "H1 or H2, for --use sign (default H1)")
 	c.Flags().StringVar(&comment, "comment", "", "whose key it is")
 	requireFlags(c, "out", "passphrase-file")
 	return c
 }
 
-func suiteOf(use string) (mofn.Suite, error) {
+// suiteOf says which key a use has; only signatures leave a choice.
+func suiteOf(use, suite string) (mofn.Suite, error) {
+	if suite != "" && use != "sign" {
+		return "", fmt.Errorf("--suite %s goes with --use sign only: a key for %q has one suite", suite, use)
+	}
 	switch use {
 	case "sign":
-		return mofn.SuiteH1, nil
+		if chosen := mofn.Suite(cmp.Or(suite, string(mofn.SuiteH1))); chosen.Signs() {
+			return chosen, nil
+		}
+		return "", fmt.Errorf("--suite %q is not H1 or H2", suite)
 	case "link":
 		return mofn.SuiteLink, nil
 	case "hpke":

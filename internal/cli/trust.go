@@ -80,11 +80,11 @@ func (f *trustInitFlags) build() (*mofn.Trust, error) {
 		Keys: []mofn.TrustKey{}, Links: []mofn.LinkKey{}, Receivers: []mofn.Receiver{}, Epochs: []mofn.Epoch{},
 	}
 	for _, name := range f.keys {
-		k, err := readPublic(name, mofn.SuiteH1)
+		k, err := readPublic(name, mofn.SuiteH1, mofn.SuiteH2)
 		if err != nil {
 			return nil, err
 		}
-		t.Keys = append(t.Keys, mofn.TrustKey{ID: k.id, Suite: mofn.SuiteH1, Public: k.public, Comment: k.comment})
+		t.Keys = append(t.Keys, mofn.TrustKey{ID: k.id, Suite: k.suite, Public: k.public, Comment: k.comment})
 	}
 	for _, name := range f.links {
 		k, err := readPublic(name, mofn.SuiteLink)
@@ -136,12 +136,13 @@ func readNamed(flag, arg string, suite mofn.Suite) (string, publicKey, error) {
 }
 
 type publicKey struct {
+	suite   mofn.Suite
 	id      mofn.KeyID
 	public  []byte
 	comment string
 }
 
-func readPublic(name string, want mofn.Suite) (publicKey, error) {
+func readPublic(name string, want ...mofn.Suite) (publicKey, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return publicKey{}, err
@@ -150,10 +151,18 @@ func readPublic(name string, want mofn.Suite) (publicKey, error) {
 	if err != nil {
 		return publicKey{}, fmt.Errorf("%s: %w", name, err)
 	}
-	if suite != want {
-		return publicKey{}, fmt.Errorf("%s: is a key of suite %s, one of %s is wanted here", name, suite, want)
+	if !slices.Contains(want, suite) {
+		return publicKey{}, fmt.Errorf("%s: is a key of suite %s, one of %s is wanted here", name, suite, joinSuites(want))
 	}
-	return publicKey{id, public, comment}, nil
+	return publicKey{suite, id, public, comment}, nil
+}
+
+func joinSuites(suites []mofn.Suite) string {
+	names := make([]string, len(suites))
+	for i, s := range suites {
+		names[i] = string(s)
+	}
+	return strings.Join(names, " or ")
 }
 
 func printFingerprint(s Streams, payload []byte) error {

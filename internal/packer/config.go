@@ -52,7 +52,7 @@ type Trust struct {
 
 // Keys names the bastion's key files and the file with their passphrase.
 type Keys struct {
-	Packer         string `yaml:"packer"` // suite H1, signs release statements
+	Packer         string `yaml:"packer"` // suite H1 or H2, signs release statements
 	Link           string `yaml:"link"`   // suite ED25519-LINK, announces sessions
 	PassphraseFile string `yaml:"passphrase_file"`
 }

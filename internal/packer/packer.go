@@ -115,11 +115,11 @@ func (p *Packer) loadKeys() error {
 	if err != nil {
 		return err
 	}
-	h1, err := key.H1()
+	signer, err := key.SigningKey()
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.cfg.Keys.Packer, err)
 	}
-	p.signer = h1.Signer()
+	p.signer = signer
 	p.linkKey, err = trust.OpenKey(p.cfg.Keys.Link, pass)
 	return err
 }

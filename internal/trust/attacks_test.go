@@ -39,7 +39,7 @@ func repacked(t *testing.T, s *trusttest.Site, env *envelope.Envelope, key *mofn
 }
 
 func strangePacker(t *testing.T, s *trusttest.Site, env *envelope.Envelope) *envelope.Envelope {
-	key, err := mofn.GenerateKey(nil)
+	key, err := mofn.GenerateKey(mofn.SuiteH1, nil)
 	must(t, err)
 	return repacked(t, s, env, key)
 }
@@ -73,7 +73,7 @@ func vote(t *testing.T, s *trusttest.Site, env *envelope.Envelope, officer strin
 }
 
 func unknownKeys(t *testing.T, s *trusttest.Site, env *envelope.Envelope) *envelope.Envelope {
-	key, err := mofn.GenerateKey(nil)
+	key, err := mofn.GenerateKey(mofn.SuiteH1, nil)
 	must(t, err)
 	return vote(t, s, env, "m.lee", key, "")
 }

@@ -8,24 +8,48 @@ import (
 	"sluice/pkg/mofn"
 )
 
+// BenchmarkSign includes the check of the new signature.
 func BenchmarkSign(b *testing.B) {
-	k := newKey(b, "alice")
-	message := make([]byte, 700) // an approval
-	for b.Loop() {
-		if _, err := k.Sign(nil, "security", message); err != nil {
-			b.Fatal(err)
-		}
+	for _, s := range signing() {
+		b.Run(string(s.suite), func(b *testing.B) {
+			k := newKeyOf(b, s.suite, "alice")
+			message := make([]byte, 700) // an approval
+			for b.Loop() {
+				if _, err := k.Sign("security", message); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
 func BenchmarkVerify(b *testing.B) {
-	k := newKey(b, "alice")
-	message := make([]byte, 700)
-	sig := sign(b, k, "security", message)
-	for b.Loop() {
-		if err := k.Public().Verify("security", message, sig); err != nil {
-			b.Fatal(err)
-		}
+	for _, s := range signing() {
+		b.Run(string(s.suite), func(b *testing.B) {
+			k := newKeyOf(b, s.suite, "alice")
+			message := make([]byte, 700)
+			sig := sign(b, k, "security", message)
+			for b.Loop() {
+				if err := k.Public().Verify("security", message, sig); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkParsePublicKey is what a trust object costs a key.
+func BenchmarkParsePublicKey(b *testing.B) {
+	for _, s := range signing() {
+		b.Run(string(s.suite), func(b *testing.B) {
+			raw := newKeyOf(b, s.suite, "alice").Public().Bytes()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := mofn.ParsePublicKey(s.suite, raw); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

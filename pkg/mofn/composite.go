@@ -5,28 +5,14 @@ package mofn
 import (
 	"bytes"
 	"crypto/rand"
-	"crypto/sha512"
 	"fmt"
 	"io"
 
-	"github.com/cloudflare/circl/sign/ed25519"
-	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
+	"sluice/pkg/mofn/internal/composite"
 )
 
-// The construction of draft-ietf-lamps-pq-composite-sigs-19, id-MLDSA65-Ed25519-SHA512, frozen as suite H1.
-const (
-	compositePrefix = "CompositeAlgorithmSignatures2025"
-	compositeLabel  = "COMPSIG-MLDSA65-Ed25519-SHA512"
-	contextPrefix   = "sluice/v1/"
-
-	// PublicKeySize, SecretSize and SignatureSize are those of suite H1, in bytes.
-	PublicKeySize = mldsa65.PublicKeySize + ed25519.PublicKeySize
-	SecretSize    = mldsa65.SeedSize + ed25519.SeedSize
-	SignatureSize = mldsa65.SignatureSize + ed25519.SignatureSize
-
-	// rhoSize is the length of the matrix seed at the head of an ML-DSA public key; the vector t1 follows.
-	rhoSize = 32
-)
+// contextPrefix and the role are the context of a composite signature (trust.md section 1).
+const contextPrefix = "sluice/v1/"
 
 // The roles that are not groups of the policy (trust.md section 1).
 const (
@@ -34,47 +20,59 @@ const (
 	RoleRoot   = "root"   // trust objects
 )
 
-// PublicKey is a key of suite H1. It never changes; both halves are always used together.
-type PublicKey struct {
-	raw []byte
-	ml  mldsa65.PublicKey
-	ed  ed25519.PublicKey
+// algorithm is what a suite is made of. Only H1 and H2 sign statements; ErrKey for all others.
+func (s Suite) algorithm() (*composite.Algorithm, error) {
+	switch s {
+	case SuiteH1:
+		return composite.MLDSA65Ed25519(), nil
+	case SuiteH2:
+		return composite.MLDSA87P384(), nil
+	default:
+		return nil, fmt.Errorf("%w: suite %q does not sign statements, only H1 and H2 do", ErrKey, shorten(string(s)))
+	}
 }
 
-// ParsePublicKey reads the 1984 bytes of an H1 public key and copies them. It refuses (ErrKey) any other suite or length,
-// and keys under which somebody without the private key can sign: low-order and non-canonical Ed25519 points, and an ML-DSA
-// key whose vector t1 is zero.
+// Signs reports whether keys of the suite sign statements: release statements, approvals and trust objects.
+func (s Suite) Signs() bool { return s == SuiteH1 || s == SuiteH2 }
+
+// PublicKey is a key of a suite that signs. It never changes; both halves are always used together.
+type PublicKey struct {
+	suite Suite
+	raw   []byte
+	key   *composite.PublicKey
+}
+
+// ParsePublicKey reads the 1984 bytes of an H1 or the 2689 of an H2 public key and copies them. It refuses (ErrKey) any other suite
+// or length, and keys under which somebody without the private key can sign: low-order and non-canonical Ed25519 points, what
+// is not a point of P-384, and an ML-DSA key whose vector t1 is zero.
 func ParsePublicKey(suite Suite, b []byte) (*PublicKey, error) {
-	if suite != SuiteH1 {
-		return nil, fmt.Errorf("%w: suite %q does not sign statements, only H1 does", ErrKey, shorten(string(suite)))
-	}
-	if len(b) != PublicKeySize {
-		return nil, fmt.Errorf("%w: H1 public key has %d bytes, not %d", ErrKey, len(b), PublicKeySize)
-	}
-	k := &PublicKey{raw: bytes.Clone(b)}
-	ml, ed := k.raw[:mldsa65.PublicKeySize], k.raw[mldsa65.PublicKeySize:]
-	if err := checkPoint(ed); err != nil {
+	algorithm, err := suite.algorithm()
+	if err != nil {
 		return nil, err
 	}
-	if len(bytes.Trim(ml[rhoSize:], "\x00")) == 0 {
-		return nil, fmt.Errorf("%w: ML-DSA-65 key is zero, anybody can sign under it", ErrKey)
+	raw := bytes.Clone(b)
+	key, err := algorithm.ParsePublic(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrKey, suite, err)
 	}
-	if err := k.ml.UnmarshalBinary(ml); err != nil {
-		return nil, fmt.Errorf("%w: ML-DSA-65 half: %w", ErrKey, err)
-	}
-	k.ed = ed25519.PublicKey(ed)
-	return k, nil
+	return &PublicKey{suite: suite, raw: raw, key: key}, nil
 }
 
-// Bytes gives a copy of the 1984 bytes: ML-DSA-65 first, then Ed25519.
+// Suite is the suite of the key, H1 or H2.
+func (k *PublicKey) Suite() Suite { return k.suite }
+
+// Bytes gives a copy of the key, the ML-DSA half first (trust.md section 1).
 func (k *PublicKey) Bytes() []byte { return bytes.Clone(k.raw) }
 
 // ID is the key id (trust.md section 1).
-func (k *PublicKey) ID() KeyID { return NewKeyID(SuiteH1, k.raw) }
+func (k *PublicKey) ID() KeyID { return NewKeyID(k.suite, k.raw) }
 
-// HalfIDs are the half ids of the ML-DSA-65 and of the Ed25519 half, in this order. No two enrolled keys may share one.
-func (k *PublicKey) HalfIDs() [2]KeyID {
-	return [2]KeyID{halfID("ML-DSA-65", k.raw[:mldsa65.PublicKeySize]), halfID("Ed25519", k.ed)}
+// HalfIDs are the half ids of the ML-DSA and of the classical half, in this order. No two enrolled keys may share one.
+func (k *PublicKey) HalfIDs() (ids [2]KeyID) {
+	for i, half := range k.key.Halves() {
+		ids[i] = halfID(half.Algorithm, half.Public)
+	}
+	return ids
 }
 
 // Verify checks sig over message in role: both halves, each over all of the message, bound to the role. It returns nil or an
@@ -83,111 +81,111 @@ func (k *PublicKey) Verify(role string, message, sig []byte) error {
 	if !validName(role) {
 		return fmt.Errorf("%w: %q", ErrRole, shorten(role))
 	}
-	if len(sig) != SignatureSize {
-		return fmt.Errorf("%w: %d bytes, an H1 signature has %d", ErrSignature, len(sig), SignatureSize)
+	if shortest, longest := k.key.SignatureSizes(); len(sig) < shortest || len(sig) > longest {
+		return fmt.Errorf("%w: %d bytes, a signature of suite %s has %s", ErrSignature, len(sig), k.suite, span(shortest, longest))
 	}
-	return k.verifyContext([]byte(contextPrefix+role), message, sig)
-}
-
-// verifyContext is Verify of the draft for any context of at most 255 bytes; sig has SignatureSize bytes.
-func (k *PublicKey) verifyContext(context, message, sig []byte) error {
-	m := representative(context, message)
-	// Both are always computed, so that no timing tells which half failed.
-	ml := mldsa65.Verify(&k.ml, m, []byte(compositeLabel), sig[:mldsa65.SignatureSize])
-	ed := ed25519.Verify(k.ed, m, sig[mldsa65.SignatureSize:])
-	if !ml || !ed {
+	if !k.key.Verify([]byte(contextPrefix+role), message, sig) {
 		return fmt.Errorf("%w: key %v", ErrSignature, k.ID())
 	}
 	return nil
 }
 
-// representative is M' of the draft, what both halves sign.
-func representative(context, message []byte) []byte {
-	digest := sha512.Sum512(message)
-	m := append([]byte(compositePrefix), compositeLabel...)
-	m = append(m, byte(len(context)))
-	m = append(m, context...)
-	return append(m, digest[:]...)
+func span(low, high int) string {
+	if low == high {
+		return fmt.Sprint(low)
+	}
+	return fmt.Sprintf("%d to %d", low, high)
 }
 
-// PrivateKey is a key of suite H1 that can sign. It is held in memory in the clear; at rest it is a SecretKey, sealed.
+// PrivateKey is a key that can sign. What of it is in memory is there in the clear; at rest it is a SecretKey, sealed.
 type PrivateKey struct {
-	ml  *mldsa65.PrivateKey
-	ed  ed25519.PrivateKey
+	key *composite.PrivateKey
 	pub *PublicKey
 }
 
-// GenerateKey makes a key out of 64 bytes of random (nil means crypto/rand).
-func GenerateKey(random io.Reader) (*PrivateKey, error) {
-	seed := make([]byte, SecretSize)
-	if _, err := io.ReadFull(randomOr(random), seed); err != nil {
-		return nil, fmt.Errorf("mofn: random bytes for a key: %w", err)
-	}
-	return newPrivateKey(seed)
-}
-
-// newPrivateKey expands two seeds, ML-DSA first.
-func newPrivateKey(seed []byte) (*PrivateKey, error) {
-	if len(seed) != SecretSize {
-		return nil, fmt.Errorf("%w: H1 private key has %d bytes, not %d", ErrKey, len(seed), SecretSize)
-	}
-	mlPublic, ml := mldsa65.NewKeyFromSeed((*[mldsa65.SeedSize]byte)(seed))
-	ed := ed25519.NewKeyFromSeed(seed[mldsa65.SeedSize:])
-	raw := append(mlPublic.Bytes(), ed[ed25519.SeedSize:]...)
-	pub, err := ParsePublicKey(SuiteH1, raw)
+// GenerateKey makes a key of suite H1 or H2 out of random bytes (nil means crypto/rand): 64 for H1 and 80 for H2.
+func GenerateKey(suite Suite, random io.Reader) (*PrivateKey, error) {
+	s, err := GenerateSecret(random, suite, "")
 	if err != nil {
 		return nil, err
 	}
-	return &PrivateKey{ml: ml, ed: ed, pub: pub}, nil
+	return s.SigningKey()
+}
+
+// newPrivateKey expands a secret of trust.md section 2.
+func newPrivateKey(suite Suite, secret []byte) (*PrivateKey, error) {
+	algorithm, err := suite.algorithm()
+	if err != nil {
+		return nil, err
+	}
+	key, err := algorithm.ParseSecret(secret)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrKey, suite, err)
+	}
+	return withPublic(suite, key)
+}
+
+func withPublic(suite Suite, key *composite.PrivateKey) (*PrivateKey, error) {
+	pub, err := ParsePublicKey(suite, key.Public())
+	if err != nil {
+		return nil, err
+	}
+	return &PrivateKey{key: key, pub: pub}, nil
+}
+
+// ClassicalHalf is the classical half of a key that signs elsewhere: a token (PKCS#11) that never lets its key out.
+type ClassicalHalf interface {
+	// Public gives the public key as it stands in the composite one (trust.md section 1): the 32 bytes of Ed25519 for H1, the 97 of
+	// an uncompressed point of P-384 for H2.
+	Public() []byte
+	// Sign signs a message of some 200 bytes, all of it: with Ed25519 (RFC 8032, 64 bytes) for H1, with ECDSA over its SHA-384
+	// (an Ecdsa-Sig-Value in DER, RFC 3279 section 2.2.3) for H2. A wrong signature is found before it is released.
+	Sign(message []byte) ([]byte, error)
+}
+
+// NewPrivateKey joins an ML-DSA seed of 32 bytes and a classical half that signs elsewhere to a key of suite H1 or H2. ErrKey when
+// they do not make one.
+func NewPrivateKey(suite Suite, seed []byte, half ClassicalHalf) (*PrivateKey, error) {
+	algorithm, err := suite.algorithm()
+	if err != nil {
+		return nil, err
+	}
+	key, err := algorithm.Join(seed, half)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrKey, suite, err)
+	}
+	return withPublic(suite, key)
 }
 
 // Public gives the public key.
 func (k *PrivateKey) Public() *PublicKey { return k.pub }
 
-// Sign signs message in role: 3373 bytes. Signing is hedged (FIPS 204 section 3.4): the library draws the hedge from crypto/rand
-// itself, so random is not read here; it is there for signers that need one. The signature was verified before it is
-// returned: a fault while signing (a flipped bit) would otherwise give the key away.
-func (k *PrivateKey) Sign(_ io.Reader, role string, message []byte) ([]byte, error) {
+// Sign signs message in role: 3373 bytes for H1, 4635 to 4731 for H2. Signing is hedged (FIPS 204 section 3.4): the libraries draw
+// the hedge from crypto/rand themselves. The signature was verified before it is returned: a fault while signing (a flipped
+// bit) would otherwise give the key away.
+func (k *PrivateKey) Sign(role string, message []byte) ([]byte, error) {
 	if !validName(role) {
 		return nil, fmt.Errorf("%w: %q", ErrRole, shorten(role))
 	}
-	sig, err := k.signContext([]byte(contextPrefix+role), message)
+	sig, err := k.key.Sign([]byte(contextPrefix+role), message)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("mofn: sign with key %v: %w", k.pub.ID(), err)
 	}
 	if err := k.pub.Verify(role, message, sig); err != nil {
-		return nil, fmt.Errorf("check of the new signature (do not use this machine to sign until its memory was tested): %w", err)
+		return nil, fmt.Errorf("check of the new signature (do not use this machine or token to sign until it was tested): %w", err)
 	}
 	return sig, nil
 }
 
-// signContext is Sign of the draft. It calls SignTo and never the crypto.Signer method, which drops the context.
-func (k *PrivateKey) signContext(context, message []byte) ([]byte, error) {
-	m := representative(context, message)
-	sig := make([]byte, mldsa65.SignatureSize, SignatureSize)
-	if err := mldsa65.SignTo(k.ml, m, []byte(compositeLabel), true, sig); err != nil {
-		return nil, fmt.Errorf("mofn: ML-DSA-65 half: %w", err)
-	}
-	return append(sig, ed25519.Sign(k.ed, m)...), nil
-}
+// KeyID is the id of the public key.
+func (k *PrivateKey) KeyID() KeyID { return k.pub.ID() }
 
-// Signer makes signatures in a role. A PrivateKey has one; a token (PKCS#11) can take its place.
+// Signer makes signatures in a role. A *PrivateKey is one.
 type Signer interface {
 	// KeyID is the id of the key that signs.
 	KeyID() KeyID
-	// Sign gives a signature of suite H1 that was verified already.
+	// Sign gives a signature of the suite of the key that was verified already.
 	Sign(role string, message []byte) ([]byte, error)
-}
-
-// Signer adapts the key.
-func (k *PrivateKey) Signer() Signer { return fileSigner{k} }
-
-type fileSigner struct{ key *PrivateKey }
-
-func (s fileSigner) KeyID() KeyID { return s.key.pub.ID() }
-
-func (s fileSigner) Sign(role string, message []byte) ([]byte, error) {
-	return s.key.Sign(nil, role, message)
 }
 
 func randomOr(random io.Reader) io.Reader {

@@ -20,7 +20,8 @@
 //
 //   - People are counted, never keys, key ids or signatures. A key id is recomputed from the key, a key (or either half of
 //     it) belongs to one person, and a person belongs to one group: a policy that says otherwise does not load.
-//   - Both halves of a signature (ML-DSA-65 and Ed25519) must verify, in the role for which the signature was made.
+//   - Both halves of a signature (ML-DSA-65 and Ed25519, or ML-DSA-87 and ECDSA P-384) must verify, in the role for which the
+//     signature was made.
 //   - Bytes are looked at only after their signature verified. A known key with a bad signature refuses everything;
 //     unknown keys are counted and never tried.
 //

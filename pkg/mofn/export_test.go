@@ -2,14 +2,16 @@
 
 package mofn
 
+import "sluice/pkg/mofn/internal/composite"
+
 // Doors for the external tests: the draft's own vectors use contexts that no role has, and fuzzing must not pay for scrypt.
 
-func VerifyContext(k *PublicKey, context, message, sig []byte) error {
-	return k.verifyContext(context, message, sig)
+func VerifyContext(k *PublicKey, context, message, sig []byte) bool {
+	return k.key.Verify(context, message, sig)
 }
 
 func SignContext(k *PrivateKey, context, message []byte) ([]byte, error) {
-	return k.signContext(context, message)
+	return k.key.Sign(context, message)
 }
 
 func OpenSecretWithin(file, passphrase []byte, limit ScryptParams) (*SecretKey, error) {
@@ -22,7 +24,7 @@ func PAE(payloadType string, payload []byte) []byte { return pae(payloadType, pa
 
 func SplitPAE(message []byte) (string, []byte, bool) { return splitPAE(message) }
 
-func LowOrderPoints() []string { return lowOrderPoints() }
+func LowOrderPoints() []string { return composite.LowOrderPoints() }
 
 func CheckPoint(public []byte) error { return checkPoint(public) }
 

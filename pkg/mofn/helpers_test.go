@@ -22,15 +22,28 @@ const vectors = "../../testdata/vectors/trust"
 // cheap keeps the tests fast; the format does not depend on it.
 func cheap() mofn.ScryptParams { return mofn.ScryptParams{N: 4, R: 1, P: 1} }
 
-// newKey gives the same key for the same name every time, so that files under testdata can be made again.
-func newKey(t testing.TB, name string) *mofn.PrivateKey {
+// newKey gives the same H1 key for the same name every time, so that files under testdata can be made again.
+func newKey(t testing.TB, name string) *mofn.PrivateKey { return newKeyOf(t, mofn.SuiteH1, name) }
+
+// newKeyOf is newKey of a suite.
+func newKeyOf(t testing.TB, suite mofn.Suite, name string) *mofn.PrivateKey {
 	t.Helper()
-	seed := sha512.Sum512([]byte("sluice test key " + name))
-	k, err := mofn.GenerateKey(bytes.NewReader(seed[:]))
+	k, err := mofn.GenerateKey(suite, bytes.NewReader(testRandom(suite, name)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// testRandom are the random bytes of a signing key (testdata/vectors/trust/README.md).
+func testRandom(suite mofn.Suite, name string) []byte {
+	if suite == mofn.SuiteH1 {
+		seed := sha512.Sum512([]byte("sluice test key " + name))
+		return seed[:]
+	}
+	mldsa := sha256.Sum256([]byte("sluice test key ML-DSA-87 " + name))
+	p384 := sha512.Sum384([]byte("sluice test key ECDSA-P384 " + name))
+	return append(mldsa[:], p384[:]...)
 }
 
 // ring is a set of test keys by name.
@@ -60,7 +73,7 @@ func (r ring) enrolled() []mofn.TrustKey {
 }
 
 func trustKey(k *mofn.PrivateKey, comment string) mofn.TrustKey {
-	return mofn.TrustKey{ID: k.Public().ID(), Suite: mofn.SuiteH1, Public: k.Public().Bytes(), Comment: comment}
+	return mofn.TrustKey{ID: k.Public().ID(), Suite: k.Public().Suite(), Public: k.Public().Bytes(), Comment: comment}
 }
 
 // fill replaces @name by the key id of name.
@@ -96,7 +109,7 @@ rule stream models/raw quorum security hold 72h
 
 func sign(t testing.TB, k *mofn.PrivateKey, role string, message []byte) []byte {
 	t.Helper()
-	sig, err := k.Sign(nil, role, message)
+	sig, err := k.Sign(role, message)
 	if err != nil {
 		t.Fatal(err)
 	}

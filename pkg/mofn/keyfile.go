@@ -14,6 +14,8 @@ import (
 
 	"github.com/cloudflare/circl/kem/xwing"
 	"golang.org/x/crypto/scrypt"
+
+	"sluice/pkg/mofn/internal/composite"
 )
 
 // The forms and caps of trust.md section 2.
@@ -22,7 +24,7 @@ const (
 	secretFileType = "sluice-private-key-v1"
 	kdfName        = "scrypt"
 
-	// maxKeyFile: the largest file is an H1 public key, 2.7 KiB of base64, with its comment.
+	// maxKeyFile: the largest file is an H2 public key, 3.6 KiB of base64, with its comment.
 	maxKeyFile = 16 << 10
 	// maxComment is enough for a person, a role and a date.
 	maxComment = 256
@@ -60,7 +62,8 @@ func (p ScryptParams) check(limit ScryptParams) error {
 }
 
 // SecretKey is a key of any suite as it is generated and kept. Secret is in the clear in memory: 64 bytes for H1 (two seeds,
-// ML-DSA first), 32 for the others. The fields belong to the caller. It prints without its secret.
+// ML-DSA first), 96 for H2 (a seed and an ECPrivateKey), 32 for the others. The fields belong to the caller. It prints without
+// its secret.
 type SecretKey struct {
 	Suite   Suite
 	Secret  []byte
@@ -70,13 +73,9 @@ type SecretKey struct {
 
 // GenerateSecret makes a key of a suite; random nil means crypto/rand.
 func GenerateSecret(random io.Reader, suite Suite, comment string) (*SecretKey, error) {
-	size, err := secretSize(suite)
+	secret, err := drawSecret(random, suite)
 	if err != nil {
 		return nil, err
-	}
-	secret := make([]byte, size)
-	if _, err := io.ReadFull(randomOr(random), secret); err != nil {
-		return nil, fmt.Errorf("mofn: random bytes for a key: %w", err)
 	}
 	public, err := derivePublic(suite, secret)
 	if err != nil {
@@ -100,15 +99,15 @@ func (s SecretKey) MarshalJSON() ([]byte, error) {
 	return nil, errors.New("mofn: a secret key is not written in the clear, use Seal")
 }
 
-// H1 gives the signing key; ErrKey for the other suites.
-func (s *SecretKey) H1() (*PrivateKey, error) {
-	if s.Suite != SuiteH1 {
-		return nil, fmt.Errorf("%w: a %s key does not sign statements, only H1 does", ErrKey, s.Suite)
+// SigningKey gives the key that signs statements; ErrKey for suites other than H1 and H2.
+func (s *SecretKey) SigningKey() (*PrivateKey, error) {
+	if _, err := s.Suite.algorithm(); err != nil {
+		return nil, err
 	}
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	return newPrivateKey(s.Secret)
+	return newPrivateKey(s.Suite, s.Secret)
 }
 
 // check makes sure that the halves belong together and that the comment can be written.
@@ -126,14 +125,35 @@ func (s *SecretKey) check() error {
 	return nil
 }
 
+// drawSecret makes the secret of a new key.
+func drawSecret(random io.Reader, suite Suite) ([]byte, error) {
+	size, err := secretSize(suite)
+	if err != nil {
+		return nil, err
+	}
+	form := bytes.Clone
+	if algorithm, err := suite.algorithm(); err == nil {
+		size, form = algorithm.RandomSize(), algorithm.Secret
+	}
+	drawn := make([]byte, size)
+	if _, err := io.ReadFull(randomOr(random), drawn); err != nil {
+		return nil, fmt.Errorf("mofn: random bytes for a key: %w", err)
+	}
+	return form(drawn), nil
+}
+
 func secretSize(suite Suite) (int, error) {
 	switch suite {
-	case SuiteH1:
-		return SecretSize, nil
+	case SuiteH1, SuiteH2:
+		algorithm, err := suite.algorithm()
+		if err != nil {
+			return 0, err
+		}
+		return algorithm.SecretSize(), nil
 	case SuiteLink, SuiteTicket, SuiteXWing:
 		return linkSize, nil
 	}
-	return 0, fmt.Errorf("%w: unknown suite %q; known are H1, ED25519-LINK, ED25519-TICKET and XWING", ErrKey, shorten(string(suite)))
+	return 0, fmt.Errorf("%w: unknown suite %q; known are H1, H2, ED25519-LINK, ED25519-TICKET and XWING", ErrKey, shorten(string(suite)))
 }
 
 func derivePublic(suite Suite, secret []byte) ([]byte, error) {
@@ -145,14 +165,14 @@ func derivePublic(suite Suite, secret []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: secret of suite %s has %d bytes, not %d", ErrKey, suite, len(secret), size)
 	}
 	switch suite {
-	case SuiteH1:
+	case SuiteH1, SuiteH2:
 	case SuiteLink, SuiteTicket:
 		return ed25519.NewKeyFromSeed(secret)[ed25519.SeedSize:], nil
 	case SuiteXWing:
 		_, public := xwing.DeriveKeyPairPacked(secret)
 		return public, nil
 	}
-	k, err := newPrivateKey(secret)
+	k, err := newPrivateKey(suite, secret)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +182,7 @@ func derivePublic(suite Suite, secret []byte) ([]byte, error) {
 // checkPublic refuses a public key that the suite cannot use.
 func checkPublic(suite Suite, public []byte) error {
 	switch suite {
-	case SuiteH1:
+	case SuiteH1, SuiteH2:
 		_, err := ParsePublicKey(suite, public)
 		return err
 	case SuiteLink, SuiteTicket:
@@ -178,6 +198,14 @@ func checkPublic(suite Suite, public []byte) error {
 	}
 	_, err := secretSize(suite)
 	return err
+}
+
+// checkPoint refuses an Ed25519 key under which anybody can sign, or which has a second form (trust.md section 1).
+func checkPoint(public []byte) error {
+	if err := composite.CheckEd25519(public); err != nil {
+		return fmt.Errorf("%w: %w", ErrKey, err)
+	}
+	return nil
 }
 
 type publicFile struct {

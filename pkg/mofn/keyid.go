@@ -21,6 +21,7 @@ type Suite string
 // The suites.
 const (
 	SuiteH1     Suite = "H1"             // ML-DSA-65 + Ed25519 composite: officers, packers, root
+	SuiteH2     Suite = "H2"             // ML-DSA-87 + ECDSA P-384 composite: the same, for tokens without Ed25519
 	SuiteLink   Suite = "ED25519-LINK"   // announces sessions on the link
 	SuiteTicket Suite = "ED25519-TICKET" // signs the shortfall tickets of a receiver
 	SuiteXWing  Suite = "XWING"          // HPKE key of a receiver
@@ -33,7 +34,7 @@ type KeyID [sha256.Size]byte
 // NewKeyID computes the id of a public key of a suite (trust.md section 1). It does not look at the key.
 func NewKeyID(suite Suite, public []byte) KeyID { return separated(keyDomain, string(suite), public) }
 
-// halfID names one half of a composite key; algorithm is "ML-DSA-65" or "Ed25519".
+// halfID names one half of a composite key; algorithm is "ML-DSA-65", "ML-DSA-87", "Ed25519" or "ECDSA-P384".
 func halfID(algorithm string, public []byte) KeyID { return separated(halfDomain, algorithm, public) }
 
 func separated(domain, kind string, public []byte) KeyID {

@@ -25,53 +25,71 @@ import (
 	"sluice/pkg/mofn"
 )
 
-// compositeVector is id-MLDSA65-Ed25519-SHA512 of draft-ietf-lamps-pq-composite-sigs-19.
+// compositeVector is one algorithm of draft-ietf-lamps-pq-composite-sigs-19.
 type compositeVector struct {
+	TcID                            string
 	M, Ctx, PK, SK, S, SWithContext []byte
 }
 
-func TestCompositeDraftVector(t *testing.T) {
-	var v compositeVector
-	if err := json.Unmarshal(readVector(t, "composite.json"), &v); err != nil {
-		t.Fatal(err)
+func TestCompositeDraftVectors(t *testing.T) {
+	for _, s := range signing() {
+		t.Run(string(s.suite), func(t *testing.T) {
+			var v compositeVector
+			if err := json.Unmarshal(readVector(t, s.vector), &v); err != nil {
+				t.Fatal(err)
+			}
+			if v.TcID != s.draft {
+				t.Fatalf("vector of %s, want %s", v.TcID, s.draft)
+			}
+			checkDraftVector(t, s.suite, v)
+		})
 	}
-	pub, err := mofn.ParsePublicKey(mofn.SuiteH1, v.PK)
+}
+
+func checkDraftVector(t *testing.T, suite mofn.Suite, v compositeVector) {
+	pub, err := mofn.ParsePublicKey(suite, v.PK)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := mofn.VerifyContext(pub, nil, v.M, v.S); err != nil {
-		t.Errorf("without context: %v", err)
+	if !mofn.VerifyContext(pub, nil, v.M, v.S) {
+		t.Error("without context: does not verify")
 	}
-	if err := mofn.VerifyContext(pub, v.Ctx, v.M, v.SWithContext); err != nil {
-		t.Errorf("with context: %v", err)
+	if !mofn.VerifyContext(pub, v.Ctx, v.M, v.SWithContext) {
+		t.Error("with context: does not verify")
 	}
-	if mofn.VerifyContext(pub, v.Ctx, v.M, v.S) == nil || mofn.VerifyContext(pub, nil, v.M, v.SWithContext) == nil {
+	if mofn.VerifyContext(pub, v.Ctx, v.M, v.S) || mofn.VerifyContext(pub, nil, v.M, v.SWithContext) {
 		t.Error("a signature verifies in another context")
 	}
-	priv, err := mofn.GenerateKey(bytes.NewReader(v.SK))
+	secret := &mofn.SecretKey{Suite: suite, Secret: v.SK, Public: v.PK}
+	priv, err := secret.SigningKey()
 	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(priv.Public().Bytes(), v.PK) {
-		t.Error("the seeds give another public key")
+		t.Fatalf("the private key of the draft does not give its public key: %v", err)
 	}
 	own, err := mofn.SignContext(priv, v.Ctx, v.M)
-	if err != nil || mofn.VerifyContext(pub, v.Ctx, v.M, own) != nil {
+	if err != nil || !mofn.VerifyContext(pub, v.Ctx, v.M, own) {
 		t.Errorf("own signature: %v", err)
+	}
+	if _, err := mofn.SignContext(priv, make([]byte, 256), v.M); err == nil || mofn.VerifyContext(pub, make([]byte, 256), v.M, own) {
+		t.Error("a context of 256 bytes has no place in M'")
 	}
 }
 
 func TestSign(t *testing.T) {
-	k := newKey(t, "alice")
+	for _, s := range signing() {
+		t.Run(string(s.suite), func(t *testing.T) { testSign(t, s, newKeyOf(t, s.suite, "alice")) })
+	}
+}
+
+func testSign(t *testing.T, s signingSuite, k *mofn.PrivateKey) {
 	message := []byte("message")
 	sig, again := sign(t, k, "security", message), sign(t, k, "security", message)
-	if len(sig) != 3373 || len(k.Public().Bytes()) != 1984 {
+	if len(sig) < s.shortest || len(sig) > s.longest || len(k.Public().Bytes()) != s.public {
 		t.Fatalf("sizes %d and %d", len(sig), len(k.Public().Bytes()))
 	}
-	if bytes.Equal(sig[:3309], again[:3309]) {
+	if bytes.Equal(sig[:s.mldsaSig], again[:s.mldsaSig]) {
 		t.Error("ML-DSA is not hedged: two signatures are equal")
 	}
-	if err := k.Public().Verify("security", message, spliced(sig, again)); err != nil {
+	if err := k.Public().Verify("security", message, s.spliced(sig, again)); err != nil {
 		t.Errorf("halves of two signatures over one message: %v (signature bytes are no identity)", err)
 	}
 	for _, role := range []string{"quality", "packer", "root", "securit", "security2"} {
@@ -80,17 +98,15 @@ func TestSign(t *testing.T) {
 		}
 	}
 	for _, role := range []string{"", "Security", "a b", "-a", strings.Repeat("a", 65)} {
-		if _, err := k.Sign(nil, role, message); !errors.Is(err, mofn.ErrRole) {
+		if _, err := k.Sign(role, message); !errors.Is(err, mofn.ErrRole) {
 			t.Errorf("sign in role %q: %v", role, err)
 		}
 		if err := k.Public().Verify(role, message, sig); !errors.Is(err, mofn.ErrRole) {
 			t.Errorf("verify in role %q: %v", role, err)
 		}
 	}
-	signer := k.Signer()
-	sig, err := signer.Sign("security", message)
-	if err != nil || signer.KeyID() != k.Public().ID() || k.Public().Verify("security", message, sig) != nil {
-		t.Errorf("signer: %v", err)
+	if k.KeyID() != k.Public().ID() || k.KeyID() != mofn.NewKeyID(s.suite, k.Public().Bytes()) || k.Public().Suite() != s.suite {
+		t.Errorf("key %v of suite %s", k.KeyID(), k.Public().Suite())
 	}
 }
 
@@ -106,22 +122,34 @@ func TestEd25519HalfIsPlain(t *testing.T) {
 	}
 }
 
-// TestEveryByteOfASignature flips one bit of each byte: a signature has no slack.
+// TestEveryByteOfASignature flips one bit of each byte: a signature has no slack. Of the ML-DSA half of H2 one byte in sixteen is
+// enough: P-384 is slow, and integration/conformance flips bits of it at random.
 func TestEveryByteOfASignature(t *testing.T) {
-	k := newKey(t, "alice")
-	message := []byte("message")
-	sig := sign(t, k, "security", message)
-	for i := range sig {
-		sig[i] ^= 1 << (i % 8)
-		if k.Public().Verify("security", message, sig) == nil {
-			t.Fatalf("byte %d changed and it verifies", i)
+	for _, s := range signing() {
+		k := newKeyOf(t, s.suite, "alice")
+		message := []byte("message")
+		sig := sign(t, k, "security", message)
+		for i := range sig {
+			if s.suite == mofn.SuiteH2 && i < s.mldsaSig && i%16 != 0 {
+				continue
+			}
+			sig[i] ^= 1 << (i % 8)
+			if k.Public().Verify("security", message, sig) == nil {
+				t.Fatalf("%s: byte %d changed and it verifies", s.suite, i)
+			}
+			sig[i] ^= 1 << (i % 8)
 		}
-		sig[i] ^= 1 << (i % 8)
 	}
 }
 
 func TestKeyIDs(t *testing.T) {
 	k := newKey(t, "alice").Public()
+	other := newKeyOf(t, mofn.SuiteH2, "alice").Public()
+	p384 := sha256.Sum256(append([]byte("sluice-half-v1\x00ECDSA-P384\x00"), other.Bytes()[2592:]...))
+	ml87 := sha256.Sum256(append([]byte("sluice-half-v1\x00ML-DSA-87\x00"), other.Bytes()[:2592]...))
+	if other.HalfIDs() != [2]mofn.KeyID{ml87, p384} {
+		t.Error("half ids of H2")
+	}
 	// hashlib.sha256(b"sluice-key-v1\0H1\0abc").hexdigest() of Python
 	if got := mofn.NewKeyID(mofn.SuiteH1, []byte("abc")).String(); got != "5dd16f4c8391f1f147f9d73175a27abdad8b6f0ded155ec6c97d896da3f5f352" {
 		t.Errorf("key id %s", got)
@@ -218,7 +246,7 @@ func TestParsePublicKeyRefuses(t *testing.T) {
 	}{
 		"other suite":     {mofn.SuiteLink, good},
 		"no suite":        {"", good},
-		"unknown suite":   {"H2", good},
+		"unknown suite":   {"H3", good},
 		"short":           {mofn.SuiteH1, good[:1983]},
 		"long":            {mofn.SuiteH1, append(bytes.Clone(good), 0)},
 		"empty":           {mofn.SuiteH1, nil},
@@ -246,7 +274,7 @@ func TestParsePublicKeyRefuses(t *testing.T) {
 
 func TestGenerateFails(t *testing.T) {
 	broken := iotest.ErrReader(io.ErrUnexpectedEOF)
-	if _, err := mofn.GenerateKey(broken); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := mofn.GenerateKey(mofn.SuiteH1, broken); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("GenerateKey: %v", err)
 	}
 	if _, err := mofn.GenerateSecret(broken, mofn.SuiteH1, ""); !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -270,10 +298,12 @@ func newSecret(t testing.TB, suite mofn.Suite) *mofn.SecretKey {
 	return s
 }
 
-func suites() []mofn.Suite { return []mofn.Suite{mofn.SuiteH1, mofn.SuiteLink, mofn.SuiteXWing} }
+func suites() []mofn.Suite {
+	return []mofn.Suite{mofn.SuiteH1, mofn.SuiteH2, mofn.SuiteLink, mofn.SuiteXWing}
+}
 
 func TestKeyFiles(t *testing.T) {
-	sizes := map[mofn.Suite]int{mofn.SuiteH1: 1984, mofn.SuiteLink: 32, mofn.SuiteXWing: 1216}
+	sizes := map[mofn.Suite]int{mofn.SuiteH1: 1984, mofn.SuiteH2: 2689, mofn.SuiteLink: 32, mofn.SuiteXWing: 1216}
 	for _, suite := range suites() {
 		t.Run(string(suite), func(t *testing.T) {
 			s := newSecret(t, suite)
@@ -469,7 +499,8 @@ func TestKeyFilesRefuse(t *testing.T) {
 	for name, file := range map[string]string{
 		"public as secret": string(public),
 		"other kdf":        edit(secret, `"kdf":"scrypt"`, `"kdf":"none"`),
-		"unknown suite":    edit(secret, "ED25519-LINK", "H2"),
+		"unknown suite":    edit(secret, "ED25519-LINK", "H3"),
+		"suite of others":  edit(secret, "ED25519-LINK", "H2"),
 		"suite swapped":    edit(secret, "ED25519-LINK", "XWING"),
 		"short salt":       edit(secret, `"salt":"`, `"salt":"AAAA","x":"`),
 		"id of another":    edit(secret, s.ID().String(), other.ID().String()),
@@ -482,17 +513,17 @@ func TestKeyFilesRefuse(t *testing.T) {
 
 func TestSecretKeyMisuse(t *testing.T) {
 	link := newSecret(t, mofn.SuiteLink)
-	if _, err := link.H1(); !errors.Is(err, mofn.ErrKey) {
+	if _, err := link.SigningKey(); !errors.Is(err, mofn.ErrKey) {
 		t.Errorf("H1 of a link key: %v", err)
 	}
 	h1 := newSecret(t, mofn.SuiteH1)
-	k, err := h1.H1()
+	k, err := h1.SigningKey()
 	if err != nil || k.Public().ID() != h1.ID() {
 		t.Errorf("H1: %v", err)
 	}
 	mixed := *h1
 	mixed.Public = newSecret(t, mofn.SuiteH1).Public
-	if _, err := mixed.H1(); !errors.Is(err, mofn.ErrKey) {
+	if _, err := mixed.SigningKey(); !errors.Is(err, mofn.ErrKey) {
 		t.Errorf("public key of another: %v", err)
 	}
 	if _, err := mixed.MarshalPublic(); !errors.Is(err, mofn.ErrKey) {
@@ -502,7 +533,7 @@ func TestSecretKeyMisuse(t *testing.T) {
 		t.Errorf("sealed with the public key of another: %v", err)
 	}
 	short := mofn.SecretKey{Suite: mofn.SuiteH1, Secret: h1.Secret[:63], Public: h1.Public}
-	if _, err := short.H1(); !errors.Is(err, mofn.ErrKey) {
+	if _, err := short.SigningKey(); !errors.Is(err, mofn.ErrKey) {
 		t.Errorf("short secret: %v", err)
 	}
 }

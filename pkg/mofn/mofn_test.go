@@ -116,7 +116,7 @@ func advisoryCases() []verifyCase {
 			spoil: func(s *scenario) { s.replace("security 2 alice", "security -1 alice") },
 		},
 		{
-			name: "T8 go-tuf PR 733: one public key registered as two key types", want: mofn.ErrPolicy, words: "does not sign statements",
+			name: "T8 go-tuf PR 733: one public key registered as two key types", want: mofn.ErrPolicy, words: "public key has 1984 bytes, not 2689",
 			spoil: func(s *scenario) {
 				k := s.ring["alice"].Public().Bytes()
 				s.keys = append(s.keys, mofn.TrustKey{ID: mofn.NewKeyID("H2", k), Suite: "H2", Public: k})

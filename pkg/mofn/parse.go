@@ -16,7 +16,7 @@ import (
 const (
 	// maxPolicyText: a policy is read by people; 64 KiB are about 400 officers.
 	maxPolicyText = 64 << 10
-	// maxKeys bounds the work of loading: each key costs a curve check and 60 KiB once expanded.
+	// maxKeys bounds the work of loading: each key costs a curve check and up to 70 KiB once expanded.
 	maxKeys = 512
 	// maxMistakes ends the list of a text that is no policy at all.
 	maxMistakes = 64

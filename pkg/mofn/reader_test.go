@@ -5,7 +5,6 @@ package mofn_test
 import (
 	"bytes"
 	"crypto/sha256"
-	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -64,11 +63,13 @@ func sealVector(t *testing.T, suite mofn.Suite, secret []byte) keyFileVector {
 
 // TestKeyFileVectors: the file is what this code makes (trust.md section 2), and opens to the expected secret.
 func TestKeyFileVectors(t *testing.T) {
-	alice := sha512.Sum512([]byte("sluice test key alice"))
+	alice := testRandom(mofn.SuiteH1, "alice")
+	bob := testRandom(mofn.SuiteH2, "bob")
 	link := sha256.Sum256([]byte("sluice test key link"))
 	ticket := sha256.Sum256([]byte("sluice test key ticket site-a"))
 	want, err := json.MarshalIndent([]keyFileVector{
-		sealVector(t, mofn.SuiteH1, alice[:]),
+		sealVector(t, mofn.SuiteH1, alice),
+		sealVector(t, mofn.SuiteH2, bob),
 		sealVector(t, mofn.SuiteLink, link[:]),
 		sealVector(t, mofn.SuiteTicket, ticket[:]),
 	}, "", " ")
@@ -159,6 +160,10 @@ func TestSecondReaderCanFail(t *testing.T) {
 		{"a good ticket key that is bad", "ticket-key.good.json", `"ticket":"`, `"ticket":"AAAA`, "ticket-key.good.json"},
 		{"a bad ticket key that is good", "ticket-empty.bad.json", `"ticket":"",`, ``, "ticket-empty.bad.json"},
 		{"composite context", "composite.json", `"ctx": "VGhl`, `"ctx": "VGhm`, "composite"},
+		{"composite context of H2", "composite-h2.json", `"ctx": "VGhl`, `"ctx": "VGhm`, "composite"},
+		{"a good suite that is bad", "suites-mixed.good.json", `"suite":"H2"`, `"suite":"H3"`, "suites-mixed.good.json"},
+		{"ECDSA half", "composite-h2.json", `RJWGdqUYmhT44=`, `RJWAdqUYmhT44=`, "classical half"},
+		{"payload of both suites", "suites-mixed.next.json", `sluice.trust.v1`, `sluice.trust.v2`, "payload type"},
 		{"passphrase", "keyfiles.json", "correct horse", "correct house", "scrypt"},
 		{"sealed", "keyfiles.json", `sealed\":\"`, `sealed\":\"AAAA`, "section 2"},
 		{"secret", "keyfiles.json", `"secret": "`, `"secret": "00`, "section 2"},

@@ -12,7 +12,7 @@ import (
 const (
 	trustType = "sluice-trust-v1"
 
-	// maxTrust holds maxKeys H1 keys and maxReceivers X-Wing keys in base64, about 2.3 MiB, with the rest.
+	// maxTrust holds maxKeys H2 keys and maxReceivers X-Wing keys in base64, about 2.7 MiB, with the rest.
 	maxTrust = 4 << 20
 	// maxLinks: a site has a handful of bastions, two keys each during a change.
 	maxLinks = 64
@@ -36,7 +36,7 @@ type Trust struct {
 	Created   string // RFC 3339
 }
 
-// TrustKey is an enrolled key of suite H1.
+// TrustKey is an enrolled key of suite H1 or H2; one trust object may have both.
 type TrustKey struct {
 	ID      KeyID  `json:"id"`
 	Suite   Suite  `json:"suite"`

@@ -181,10 +181,10 @@ func lateCases() []rotation {
 			late: func(_, _ *[]byte, sigs *[]mofn.Signature, _ ring) { *sigs = append((*sigs)[:2:2], (*sigs)[0]) },
 		},
 		{name: "signed in the role of a group", want: mofn.ErrSignature, late: func(_, m *[]byte, sigs *[]mofn.Signature, r ring) {
-			(*sigs)[0].Sig, _ = r["alice"].Sign(nil, "security", *m)
+			(*sigs)[0].Sig, _ = r["alice"].Sign("security", *m)
 		}},
 		{name: "signed in the role of a packer", want: mofn.ErrSignature, late: func(_, m *[]byte, sigs *[]mofn.Signature, r ring) {
-			(*sigs)[0].Sig, _ = r["alice"].Sign(nil, mofn.RolePacker, *m)
+			(*sigs)[0].Sig, _ = r["alice"].Sign(mofn.RolePacker, *m)
 		}},
 		{name: "one bad signature beside a full quorum", want: mofn.ErrSignature, late: func(_, m *[]byte, sigs *[]mofn.Signature, r ring) {
 			*sigs = append(*sigs, mofn.Signature{KeyID: r.id("carol"), Sig: (*sigs)[0].Sig})
@@ -199,7 +199,7 @@ func lateCases() []rotation {
 		{name: "message of another payload type", want: mofn.ErrSignature, words: "not this payload", late: func(p, m *[]byte, sigs *[]mofn.Signature, r ring) {
 			*m = mofn.PAE(statementType, *p)
 			for i, n := range []string{"alice", "bob", "dave"} {
-				(*sigs)[i].Sig, _ = r[n].Sign(nil, mofn.RoleRoot, *m)
+				(*sigs)[i].Sig, _ = r[n].Sign(mofn.RoleRoot, *m)
 			}
 		}},
 		{name: "more signatures than the cap", want: mofn.ErrTooMany, late: func(_, _ *[]byte, sigs *[]mofn.Signature, _ ring) {

@@ -42,12 +42,16 @@ func New(epochs ...mofn.Epoch) (*Site, error) {
 	var policy strings.Builder
 	var keys []mofn.TrustKey
 	for _, name := range []string{"packer", "s.ito", "a.roy", "m.lee", "q.tan"} {
-		key, err := mofn.GenerateKey(nil)
+		suite := mofn.SuiteH1
+		if name == "s.ito" { // somebody whose token knows P-384 only
+			suite = mofn.SuiteH2
+		}
+		key, err := mofn.GenerateKey(suite, nil)
 		if err != nil {
 			return nil, err
 		}
 		pub := key.Public()
-		keys = append(keys, mofn.TrustKey{ID: pub.ID(), Suite: mofn.SuiteH1, Public: pub.Bytes(), Comment: name})
+		keys = append(keys, mofn.TrustKey{ID: pub.ID(), Suite: pub.Suite(), Public: pub.Bytes(), Comment: name})
 		if name == "packer" {
 			s.Packer = key
 			fmt.Fprintf(&policy, "packer %s\n", pub.ID())
@@ -169,7 +173,7 @@ func (s *Site) Vote(a *envelope.Approval, key *mofn.PrivateKey, name string) (en
 }
 
 func sign(key *mofn.PrivateKey, role string, payload []byte) ([]byte, error) {
-	sig, err := key.Sign(nil, role, envelope.PAE(envelope.PayloadTypeInToto, payload))
+	sig, err := key.Sign(role, envelope.PAE(envelope.PayloadTypeInToto, payload))
 	d := envelope.DSSE{
 		Payload: payload, PayloadType: envelope.PayloadTypeInToto,
 		Signatures: []envelope.Signature{{KeyID: key.Public().ID().String(), Sig: sig}},

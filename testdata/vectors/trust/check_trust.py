@@ -4,9 +4,10 @@
 
     check_trust.py [DIR]    check every vector in DIR (the folder of this file)
 
-It shares no code with the Go package: canonical JSON, key ids, fingerprint words, PAE, the policy grammar, scrypt, AES-256-GCM
-and Ed25519 (RFC 8032) are written here again, from the specifications. What it does NOT do: ML-DSA-65. Of a composite signature
-it verifies the Ed25519 half alone, and of a key pair it derives the Ed25519 half alone; the Go tests do both.
+It shares no code with the Go package: canonical JSON, key ids, fingerprint words, PAE, the policy grammar, scrypt, AES-256-GCM,
+Ed25519 (RFC 8032) and ECDSA over P-384 (FIPS 186-5) are written here again, from the specifications. What it does NOT do: ML-DSA.
+Of a composite signature it verifies the classical half alone, and of a key pair it derives the classical half alone; the Go
+tests do both.
 Exit status 0: all as expected. 1: not.
 """
 
@@ -26,7 +27,6 @@ HEX = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 STREAM = re.compile(r"(?=.{1,128}\Z)[a-z0-9][a-z0-9._-]*(/[a-z0-9._-]+)*")
 SAFE = (1 << 53) - 1
-ML_PUBLIC, ML_SIG = 1952, 3309
 TRUST_TYPE = "application/vnd.sluice.trust.v1+json"
 
 
@@ -105,33 +105,118 @@ def check_ed_key(public, where):
     need(ed_encode(ed_mul(8, point)) != ed_encode((0, 1, 1, 0)), "section 1: %s is a low-order point" % where)
 
 
+# --- ECDSA over P-384 with SHA-384, FIPS 186-5 and SP 800-186 ----------------------------------------------------------
+
+EC_P = 2**384 - 2**128 - 2**96 + 2**32 - 1
+EC_N = 0xffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973
+EC_B = 0xb3312fa7e23ee7e4988e056be3f82d19181d9c6efe8141120314088f5013875ac656398d8a2ed19d2a85c8edd3ec2aef
+EC_G = (0xaa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7,
+        0x3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f)
+
+
+def ec_add(a, b):
+    """Affine; None is the identity."""
+    if a is None or b is None:
+        return a or b
+    if a[0] == b[0]:
+        if (a[1] + b[1]) % EC_P == 0:
+            return None
+        slope = 3 * (a[0] * a[0] - 1) * pow(2 * a[1], -1, EC_P)
+    else:
+        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, EC_P)
+    x = (slope * slope - a[0] - b[0]) % EC_P
+    return x, (slope * (a[0] - x) - a[1]) % EC_P
+
+
+def ec_mul(n, point):
+    out = None
+    while n:
+        out = ec_add(out, point) if n & 1 else out
+        point = ec_add(point, point)
+        n >>= 1
+    return out
+
+
+def ec_decode(raw):
+    """SEC 1 section 2.3.4, the uncompressed form only."""
+    need(len(raw) == 97 and raw[0] == 4, "P-384: not an uncompressed point")
+    x, y = int.from_bytes(raw[1:49], "big"), int.from_bytes(raw[49:], "big")
+    need(x < EC_P and y < EC_P and (y * y - x * x * x + 3 * x - EC_B) % EC_P == 0, "P-384: not a point of the curve")
+    return x, y
+
+
+def ec_public(secret):
+    """Of the only ECPrivateKey (RFC 5915) that section 2 allows."""
+    head, tail = bytes.fromhex("303e0201010430"), bytes.fromhex("a00706052b81040022")
+    need(len(secret) == 64 and secret[:7] == head and secret[55:] == tail, "section 2: ECPrivateKey")
+    d = int.from_bytes(secret[7:55], "big")
+    need(0 < d < EC_N, "section 2: scalar")
+    x, y = ec_mul(d, EC_G)
+    return b"\x04" + x.to_bytes(48, "big") + y.to_bytes(48, "big")
+
+
+def der_integer(n):
+    raw = n.to_bytes(n.bit_length() // 8 + 1, "big")
+    return b"\x02" + bytes([len(raw)]) + raw
+
+
+def der_signature(sig):
+    """(r, s) of the one DER form: what encodes to the same bytes again."""
+    if len(sig) < 8 or sig[2] != 2 or len(sig) < 6 + sig[3]:
+        return 0, 0
+    split = 4 + sig[3]
+    r, s = int.from_bytes(sig[4:split], "big"), int.from_bytes(sig[split + 2:], "big")
+    body = der_integer(r) + der_integer(s)
+    return (r, s) if sig == b"\x30" + bytes([len(body)]) + body else (0, 0)
+
+
+def ec_verify(public, message, sig):
+    """FIPS 186-5 section 6.4.2."""
+    (r, s), q = der_signature(sig), ec_decode(public)
+    if not (0 < r < EC_N and 0 < s < EC_N):
+        return False
+    w = pow(s, -1, EC_N)
+    e = int.from_bytes(hashlib.sha384(message).digest(), "big")
+    point = ec_add(ec_mul(e * w % EC_N, EC_G), ec_mul(r * w % EC_N, q))
+    return point is not None and point[0] % EC_N == r
+
+
 # --- section 1: suites ------------------------------------------------------------------------------------------------
 
-LABEL = b"COMPSIG-MLDSA65-Ed25519-SHA512"
+class Suite:
+    def __init__(self, label, mldsa, ml_public, ml_sig, classical, public, sigs, check, verify, derive):
+        self.label, self.mldsa, self.ml_public, self.ml_sig, self.classical = label, mldsa, ml_public, ml_sig, classical
+        self.public, self.sigs, self.check_half, self.verify_half, self.derive = public, sigs, check, verify, derive
+
+    def check(self, public):
+        need(len(public) == self.ml_public + self.public, "section 1: key of %d bytes" % len(public))
+        need(any(public[32:self.ml_public]), "section 1: ML-DSA key with t1 = 0")
+        self.check_half(public[self.ml_public:])
+
+    def half_ids(self, public):
+        return [key_id(self.mldsa, public[:self.ml_public], "sluice-half-v1"),
+                key_id(self.classical, public[self.ml_public:], "sluice-half-v1")]
+
+    def representative(self, context, message):
+        """M'."""
+        return b"CompositeAlgorithmSignatures2025" + self.label + bytes([len(context)]) + context + hashlib.sha512(message).digest()
+
+    def half_verifies(self, public, context, message, sig):
+        low, high = self.sigs
+        need(self.ml_sig + low <= len(sig) <= self.ml_sig + high, "section 1: signature of %d bytes" % len(sig))
+        return self.verify_half(public[self.ml_public:], self.representative(context, message), sig[self.ml_sig:])
 
 
-def representative(context, message):
-    """M'."""
-    return b"CompositeAlgorithmSignatures2025" + LABEL + bytes([len(context)]) + context + hashlib.sha512(message).digest()
+SUITES = {
+    "H1": Suite(b"COMPSIG-MLDSA65-Ed25519-SHA512", "ML-DSA-65", 1952, 3309, "Ed25519", 32, (64, 64),
+                lambda half: check_ed_key(half, "Ed25519 half"), ed_verify, ed_public),
+    "H2": Suite(b"COMPSIG-MLDSA87-ECDSA-P384-SHA512", "ML-DSA-87", 2592, 4627, "ECDSA-P384", 97, (8, 104),
+                ec_decode, ec_verify, ec_public),
+}
 
 
 def key_id(suite, public, domain="sluice-key-v1"):
     return hashlib.sha256(domain.encode() + b"\0" + suite.encode() + b"\0" + public).hexdigest()
-
-
-def half_ids(public):
-    return [key_id("ML-DSA-65", public[:ML_PUBLIC], "sluice-half-v1"), key_id("Ed25519", public[ML_PUBLIC:], "sluice-half-v1")]
-
-
-def check_h1(public):
-    need(len(public) == ML_PUBLIC + 32, "section 1: H1 key of %d bytes" % len(public))
-    need(any(public[32:ML_PUBLIC]), "section 1: ML-DSA key with t1 = 0")
-    check_ed_key(public[ML_PUBLIC:], "Ed25519 half")
-
-
-def half_verifies(public, context, message, sig):
-    need(len(sig) == ML_SIG + 64, "section 1: signature of %d bytes" % len(sig))
-    return ed_verify(public[ML_PUBLIC:], representative(context, message), sig[ML_SIG:])
 
 
 def pae(kind, payload):
@@ -247,8 +332,8 @@ class Policy:
 
     def halves(self):
         seen = {}
-        for key, public in self.keys.items():
-            for half in half_ids(public):
+        for key, (suite, public) in self.keys.items():
+            for half in SUITES[suite].half_ids(public):
                 if seen.setdefault(half, key) != key:
                     self.bad.append((max(self.used.get(key, 0), self.used.get(seen[half], 0)), "shared half"))
 
@@ -358,7 +443,7 @@ def is_sorted(names):
 
 
 def read_trust(payload):
-    """The object, its policy and its keys by id."""
+    """The object, its policy and its keys, as (suite, public key) by id."""
     t = decode(payload, TRUST)
     need(t["type"] == "sluice-trust-v1" and t["version"] >= 1, "section 4: type or version")
     need(t["prev"] == "" if t["version"] == 1 else HEX.fullmatch(t["prev"]), "section 4: prev")
@@ -370,10 +455,10 @@ def read_trust(payload):
     keys, halves = {}, set()
     for k in t["keys"]:
         public = unbase64(k["public"])
-        need(k["suite"] == "H1" and key_id("H1", public) == k["id"], "section 1: key id of %s" % k["id"])
-        check_h1(public)
-        keys[k["id"]] = public
-        halves |= set(half_ids(public))
+        need(k["suite"] in SUITES and key_id(k["suite"], public) == k["id"], "section 1: suite or key id of %s" % k["id"])
+        SUITES[k["suite"]].check(public)
+        keys[k["id"]] = k["suite"], public
+        halves |= set(SUITES[k["suite"]].half_ids(public))
     for k in t["links"]:
         public = unbase64(k["public"])
         need(key_id("ED25519-LINK", public) == k["id"], "section 1: link key id of %s" % k["id"])
@@ -412,8 +497,8 @@ def check_first(folder):
     return payload, first
 
 
-def check_successor(folder, before, old):
-    d = decode((folder / "trust-2.dsse.json").read_bytes(), DSSE)
+def check_successor(file, before, old):
+    d = decode(file.read_bytes(), DSSE)
     payload = unbase64(d["payload"])
     need(d["payloadType"] == TRUST_TYPE, "payload type")
     new = read_trust(payload)
@@ -426,23 +511,33 @@ def check_successor(folder, before, old):
         for s in d["signatures"]:
             if s["keyid"] not in keys:
                 continue
-            ok = half_verifies(keys[s["keyid"]], b"sluice/v1/root", message, unbase64(s["sig"]))
-            need(ok, "section 4: Ed25519 half of the signature by %s" % s["keyid"])
+            suite, public = keys[s["keyid"]]
+            ok = SUITES[suite].half_verifies(public, b"sluice/v1/root", message, unbase64(s["sig"]))
+            need(ok, "section 4: classical half of the signature by %s" % s["keyid"])
             signed |= {name for name, own in policy.officers.items() if s["keyid"] in own}
         need(policy.met(t["root"], signed), "section 4: quorum of version %d" % t["version"])
 
 
-def check_ticket_keys(folder):
-    for file in sorted(folder.glob("ticket-*.json")):
+def check_objects(folder, kind):
+    """The trust objects KIND-*.good.json and KIND-*.bad.json."""
+    for file in sorted(folder.glob(kind + "-*.*d.json")):
         try:
             read_trust(file.read_bytes())
             refused = ""
         except Refused as e:
             refused = str(e)
         need(bool(refused) == file.name.endswith(".bad.json"), "%s: %s" % (file.name, refused or "read"))
-    good, bad = (len(list(folder.glob("ticket-*.%s.json" % kind))) for kind in ("good", "bad"))
-    need(good >= 2 and bad >= 6, "%d good and %d bad ticket keys" % (good, bad))
+    good, bad = (len(list(folder.glob("%s-*.%s.json" % (kind, verdict)))) for verdict in ("good", "bad"))
+    need(good >= 2 and bad >= 6, "%d good and %d bad objects %s" % (good, bad, kind))
     return good, bad
+
+
+def check_suites(folder):
+    """Keys of both suites in one object, and its successor, which both sign."""
+    counts = check_objects(folder, "suites")
+    payload = (folder / "suites-mixed.good.json").read_bytes()
+    check_successor(folder / "suites-mixed.next.json", payload, read_trust(payload))
+    return counts
 
 
 # --- the other vectors ------------------------------------------------------------------------------------------------
@@ -461,15 +556,15 @@ def check_policies(folder, keys):
     return good, bad
 
 
-def check_composite(folder):
-    """The draft's own vector: M' with and without a context, and that the seeds stand ML-DSA first."""
-    v = {k: unbase64(x) for k, x in json.loads((folder / "composite.json").read_text("utf-8")).items() if k != "tcId"}
-    check_h1(v["pk"])
-    need(len(v["sk"]) == 64 and ed_public(v["sk"][32:]) == v["pk"][ML_PUBLIC:], "composite: Ed25519 seed")
+def check_composite(file, suite):
+    """The draft's own vector: M' with and without a context, and that the private key stands ML-DSA first."""
+    v = {k: unbase64(x) for k, x in json.loads(file.read_text("utf-8")).items() if k != "tcId"}
+    suite.check(v["pk"])
+    need(suite.derive(v["sk"][32:]) == v["pk"][suite.ml_public:], "composite: classical private key")
     for context, sig in ((b"", v["s"]), (v["ctx"], v["sWithContext"])):
-        need(half_verifies(v["pk"], context, v["m"], sig), "composite: Ed25519 half, context of %d bytes" % len(context))
-        need(not half_verifies(v["pk"], context, v["m"] + b"x", sig), "composite: another message verifies")
-        need(not half_verifies(v["pk"], context + b"x", v["m"], sig), "composite: another context verifies")
+        need(suite.half_verifies(v["pk"], context, v["m"], sig), "composite: classical half, context of %d bytes" % len(context))
+        need(not suite.half_verifies(v["pk"], context, v["m"] + b"x", sig), "composite: another message verifies")
+        need(not suite.half_verifies(v["pk"], context + b"x", v["m"], sig), "composite: another context verifies")
 
 
 # --- section 2: key files; AES-256 of FIPS 197, GCM of NIST SP 800-38D ------------------------------------------------
@@ -551,9 +646,9 @@ SECRET = [("type", str), ("suite", str), ("id", str), ("kdf", str), ("n", int), 
           ("salt", str), ("nonce", str), ("sealed", str), ("comment", str)]
 
 
-def check_key_files(folder, keys):
+def check_key_files(folder):
     cases = json.loads((folder / "keyfiles.json").read_text("utf-8"))
-    need({c["suite"] for c in cases} == {"H1", "ED25519-LINK", "ED25519-TICKET"}, "keyfiles.json: suites")
+    need({c["suite"] for c in cases} == {"H1", "H2", "ED25519-LINK", "ED25519-TICKET"}, "keyfiles.json: suites")
     for c in cases:
         raw = c["file"].encode()
         need(raw.endswith(b"\n"), "section 2: one line")
@@ -568,23 +663,26 @@ def check_key_files(folder, keys):
         additional = b"\0".join([b"sluice-private-key-v1", f["suite"].encode(), f["id"].encode()])
         need(gcm_open(key, nonce, sealed, additional) == secret, "section 2: sealed")
         need(gcm_open(key, nonce, sealed, additional[:-1]) is None, "section 2: sealed with other additional data")
-        need(ed_public(secret[-32:]) == (keys[f["id"]][ML_PUBLIC:] if c["suite"] == "H1" else unbase64(c["public"])), "public key")
-        need(c["suite"] == "H1" or key_id(c["suite"], unbase64(c["public"])) == f["id"], "section 1: key id")
+        public, suite = unbase64(c["public"]), SUITES.get(c["suite"])
+        derived = suite.derive(secret[32:]) if suite else ed_public(secret)
+        need(derived == public[suite.ml_public if suite else 0:], "public key")
+        need(key_id(c["suite"], public) == f["id"], "section 1: key id")
     return len(cases)
 
 
 def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     before, first = check_first(folder)
-    keys = first[2]
-    check_successor(folder, before, first)
-    good, bad = check_policies(folder, keys)
-    check_composite(folder)
-    files = check_key_files(folder, keys)
-    tickets = check_ticket_keys(folder)
-    print("ok: two trust objects, %d good and %d bad policies, %d key files, the composite vector" % (good, bad, files))
+    check_successor(folder / "trust-2.dsse.json", before, first)
+    good, bad = check_policies(folder, first[2])
+    check_composite(folder / "composite.json", SUITES["H1"])
+    check_composite(folder / "composite-h2.json", SUITES["H2"])
+    files = check_key_files(folder)
+    tickets, suites = check_objects(folder, "ticket"), check_suites(folder)
+    print("ok: two trust objects, %d good and %d bad policies, %d key files, two composite vectors" % (good, bad, files))
     print("    %d good and %d bad trust objects with ticket keys" % tickets)
-    print("not checked here, only in Go: the ML-DSA-65 halves")
+    print("    %d good and %d bad trust objects with keys of both suites, and a successor signed by both" % suites)
+    print("not checked here, only in Go: the ML-DSA halves")
 
 
 if __name__ == "__main__":

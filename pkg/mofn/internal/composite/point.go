@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package mofn
+package composite
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/big"
 	"slices"
@@ -12,10 +13,10 @@ import (
 // edwardsSize is the length of an Ed25519 public key (RFC 8032 section 5.1.5).
 const edwardsSize = 32
 
-// lowOrderPoints are the eight points of order 1, 2, 4 and 8 and the six other ways to write some of them (list: C2SP CCTV,
+// LowOrderPoints are the eight points of order 1, 2, 4 and 8 and the six other ways to write some of them (list: C2SP CCTV,
 // ed25519/README.md). Under such a key one constant signature verifies for many or all messages, so whoever enrolled
 // it did not sign anything.
-func lowOrderPoints() []string {
+func LowOrderPoints() []string {
 	return []string{
 		"0000000000000000000000000000000000000000000000000000000000000000",
 		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
@@ -34,26 +35,26 @@ func lowOrderPoints() []string {
 	}
 }
 
-// checkPoint refuses an Ed25519 public key that is a low-order point, is not canonically encoded, or is no point of the curve
+// CheckEd25519 refuses an Ed25519 public key that is a low-order point, is not canonically encoded, or is no point of the curve
 // (trust.md section 1; RFC 8032 section 5.1.3). It works on public data only, so it need not be constant in time.
-func checkPoint(public []byte) error {
+func CheckEd25519(public []byte) error {
 	if len(public) != edwardsSize {
-		return fmt.Errorf("%w: Ed25519 key has %d bytes, not %d", ErrKey, len(public), edwardsSize)
+		return fmt.Errorf("Ed25519 key has %d bytes, not %d", len(public), edwardsSize)
 	}
-	if slices.Contains(lowOrderPoints(), hex.EncodeToString(public)) {
-		return fmt.Errorf("%w: Ed25519 key is a low-order point, under which anybody can sign", ErrKey)
+	if slices.Contains(LowOrderPoints(), hex.EncodeToString(public)) {
+		return errors.New("Ed25519 key is a low-order point, under which anybody can sign")
 	}
 	p := fieldPrime()
 	y, negative := littleEndianY(public)
 	if y.Cmp(p) >= 0 {
-		return fmt.Errorf("%w: Ed25519 key is not canonically encoded", ErrKey)
+		return errors.New("Ed25519 key is not canonically encoded")
 	}
 	x := recoverX(y, p)
 	if x == nil {
-		return fmt.Errorf("%w: Ed25519 key is not a point of the curve", ErrKey)
+		return errors.New("Ed25519 key is not a point of the curve")
 	}
 	if x.Sign() == 0 && negative {
-		return fmt.Errorf("%w: Ed25519 key is not canonically encoded", ErrKey)
+		return errors.New("Ed25519 key is not canonically encoded")
 	}
 	return nil
 }
