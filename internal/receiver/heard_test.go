@@ -37,29 +37,36 @@ func heardSession(n byte, state link.State, ago time.Duration, change func(*link
 	return s
 }
 
-func TestReport(t *testing.T) {
+// reportCase is a link, and what is said of it.
+type reportCase struct {
+	name   string
+	link   *link.Status
+	state  receiver.LinkState
+	ready  bool
+	want   []string
+	absent []string
+}
+
+func upWith(sessions ...link.SessionStatus) *link.Status {
+	return &link.Status{Sessions: sessions, Started: back(10 * time.Minute), LastHeard: back(300 * time.Millisecond), UpSince: back(3 * time.Minute)}
+}
+
+func missingOf(lost, failed, drops, before uint64) func(*link.SessionStatus) {
+	return func(s *link.SessionStatus) {
+		s.Missing, s.MissedBefore, s.Heartbeat.Failed, s.KernelDrops = lost+before, before, failed, drops
+		s.Authentic = s.Sent - lost
+		s.Sent += before
+	}
+}
+
+func clockAhead(ahead time.Duration) func(*link.SessionStatus) {
+	return func(s *link.SessionStatus) { s.Heartbeat.Clock = uint64(s.LastHeartbeat.Add(ahead).UnixNano()) }
+}
+
+func quietCases() []reportCase {
 	started := back(10 * time.Minute)
-	up := func(sessions ...link.SessionStatus) *link.Status {
-		return &link.Status{Sessions: sessions, Started: started, LastHeard: back(300 * time.Millisecond), UpSince: back(3 * time.Minute)}
-	}
-	missing := func(lost, failed, drops, before uint64) func(*link.SessionStatus) {
-		return func(s *link.SessionStatus) {
-			s.Missing, s.MissedBefore, s.Heartbeat.Failed, s.KernelDrops = lost+before, before, failed, drops
-			s.Authentic = s.Sent - lost
-			s.Sent += before
-		}
-	}
-	clock := func(ahead time.Duration) func(*link.SessionStatus) {
-		return func(s *link.SessionStatus) { s.Heartbeat.Clock = uint64(s.LastHeartbeat.Add(ahead).UnixNano()) }
-	}
-	tests := []struct {
-		name   string
-		link   *link.Status
-		state  receiver.LinkState
-		ready  bool
-		want   []string
-		absent []string
-	}{
+	up := upWith
+	return []reportCase{
 		{"no link", nil, receiver.LinkNone, true, []string{"link: this process does not listen"}, nil},
 		{
 			"just started", &link.Status{Started: back(2 * time.Second)}, receiver.LinkSilent, true,
@@ -133,6 +140,12 @@ func TestReport(t *testing.T) {
 			s.Lanes = []link.LaneStatus{{Address: "192.0.2.2:4710", LastHeard: back(0)}}
 			return s
 		}(), receiver.LinkUp, true, nil, []string{"lane"}},
+	}
+}
+
+func lossCases() []reportCase {
+	up, missing, clock := upWith, missingOf, clockAhead
+	return []reportCase{
 		{"an outage is over", func() *link.Status {
 			s := up()
 			s.Outages, s.OutageFrom, s.OutageTo = 2, back(4*time.Minute), back(3*time.Minute)
@@ -184,7 +197,10 @@ func TestReport(t *testing.T) {
 		{"clock ahead", up(heardSession(0, link.StateIdle, 0, clock(6*time.Second))), receiver.LinkUp, true, []string{"clock: the sender's is 6.0 s ahead of this host's"}, nil},
 		{"clock behind", up(heardSession(0, link.StateIdle, 0, clock(-time.Hour))), receiver.LinkUp, true, []string{"clock: the sender's is 1 h behind this host's", "replays an old session"}, nil},
 	}
-	for _, tt := range tests {
+}
+
+func TestReport(t *testing.T) {
+	for _, tt := range append(quietCases(), lossCases()...) {
 		t.Run(tt.name, func(t *testing.T) {
 			r := receiver.Report(receiver.Heard{Now: heardAt(), Wall: heardAt(), Link: tt.link, Known: func(string) bool { return false }})
 			text := strings.Join(r.Words, "\n")
