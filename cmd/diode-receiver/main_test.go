@@ -55,7 +55,7 @@ state: %[1]s/state
 admin: {listen: "unix:%[1]s/admin.sock"}
 trust: {object: %[1]s/keys/trust.json, fingerprint: "%[2]s"}
 keys: {hpke: %[1]s/keys/rx-1, passphrase_file: %[1]s/keys/passphrase}
-link: {listen: "127.0.0.1:0"}
+link: {listen: "127.0.0.1:0", confine: best-effort}
 registry: {directory: {path: %[1]s/registry}}
 `, dir, fingerprint)
 }

@@ -196,7 +196,7 @@ log: {level: info, format: text}
 admin: {listen: "unix:%s"}
 trust: {object: %s, fingerprint: %s}
 keys: {hpke: %s, passphrase_file: %s}
-link: {listen: "%s"}
+link: {listen: "%s", confine: best-effort}
 registry: {directory: {path: %s}}
 retain: 0s
 `, lab.Receiver, p.state(), filepath.Join(p.dir, "high.sock"), p.Path("trust.json"), p.Fingerprint, p.Path("keys", lab.Receiver), p.Path("passphrase"), addr, p.registry()), 0o600)

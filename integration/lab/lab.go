@@ -142,7 +142,7 @@ log: {level: info, format: text}
 admin: {listen: "unix:%[1]s/high.sock"}
 trust: {object: %[1]s/trust.json, fingerprint: %[2]s}
 keys: {hpke: %[1]s/keys/%[6]s, ticket: %[1]s/keys/ticket, passphrase_file: %[1]s/passphrase}
-link: {listen: %[3]s, receive_buffer: %[5]s}
+link: {listen: %[3]s, receive_buffer: %[5]s, confine: best-effort}
 registry:
   %[4]s
 `, s.Dir, s.Fingerprint, listen, registry, "32MiB", Receiver), 0o600)

@@ -117,7 +117,7 @@ func newDesk(t *testing.T, role string, change func(*Options)) *desk {
 	d := &desk{T: t, state: root, path: dir, ended: make(chan error, 1), files: []int64{3_000_000, 0, 77_777}}
 	o := Options{
 		Command: []string{"recv"}, Sockets: []*os.File{file}, Buffer: 8 << 20, PrivateKey: seed, LinkKeys: []ed25519.PublicKey{key.Public().(ed25519.PublicKey)},
-		State: root, StatePath: dir, Lock: lock, Daemon: d, Logger: zap.NewNop(),
+		State: root, StatePath: dir, Lock: lock, BestEffort: true, Daemon: d, Logger: zap.NewNop(),
 	}
 	if change != nil {
 		change(&o)

@@ -379,6 +379,9 @@ func try(t *testing.T, role string, env ...string) []outcome {
 
 // TestEveryDenial: a confined process can do none of it, and a free one can do each, so that every line proves something.
 func TestEveryDenial(t *testing.T) {
+	if landlockABI() == 0 {
+		t.Skip("SKIPPED: this kernel has no landlock: that a front is held to its directory is NOT checked")
+	}
 	confined, free := try(t, "probe"), try(t, "free")
 	proved := 0
 	for i, o := range confined {
