@@ -62,7 +62,8 @@ func arrows() map[string][]string {
 		"internal/console":    nil,
 		"internal/durable":    nil,
 		"internal/hub":        nil,
-		"internal/journal":    nil,
+		"internal/journal":    {"internal/merkle"}, // the tree over its events
+		"internal/merkle":     nil,
 		"internal/qr":         nil,
 		"internal/strictyaml": nil,
 

@@ -42,10 +42,10 @@ func TestTamperedTrail(t *testing.T) {
 		edit func(*bolt.Tx) error
 		says string
 	}{
-		{"altered in the middle", replace(3, "officer-3", "officer-X"), "event 3 is not what event 4 was chained to"},
-		{"altered at the end", replace(9, "officer-9", "officer-X"), "head"},
-		{"altered at the start", replace(1, "officer-1", "officer-X"), "event 1 is not"},
-		{"whitespace added", replace(3, `{`, `{ `), "event 3 is not"},
+		{"altered in the middle", replace(3, "officer-3", "officer-X"), "event 3 is not what hash 3 of the tree was computed from"},
+		{"altered at the end", replace(9, "officer-9", "officer-X"), "event 9 is not what hash 15"},
+		{"altered at the start", replace(1, "officer-1", "officer-X"), "event 1 is not what hash 0"},
+		{"whitespace added", replace(3, `{`, `{ `), "event 3 is not what hash 3"},
 		{"removed in the middle", func(tx *bolt.Tx) error { return remove(tx, 5) }, "event 4 is followed by event 6"},
 		{"removed at the start", func(tx *bolt.Tx) error { return remove(tx, 1) }, "event 0 is followed by event 2"},
 		{"cut at the end", func(tx *bolt.Tx) error { return remove(tx, 9) }, "trail ends at event 8"},
@@ -61,6 +61,15 @@ func TestTamperedTrail(t *testing.T) {
 		{"short key", func(tx *bolt.Tx) error { return tx.Bucket([]byte("events")).Put([]byte("x"), []byte("{}")) }, "key of 1 bytes"},
 		{"head removed", func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Delete([]byte("events_head")) }, "head says event 0"},
 		{"head garbage", func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("events_head"), []byte("?")) }, "head of the audit trail"},
+		{"a hash altered", func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("tree")).Put(binary.BigEndian.AppendUint64(nil, 7), make([]byte, 32))
+		}, "hash 7 of the tree"},
+		{"a hash removed", func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("tree")).Delete(binary.BigEndian.AppendUint64(nil, 7))
+		}, "hash 7 of the tree"},
+		{"a hash added", func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("tree")).Put(binary.BigEndian.AppendUint64(nil, 16), make([]byte, 32))
+		}, "hashes beyond event 9"},
 		{"all removed", func(tx *bolt.Tx) error {
 			_, err := tx.CreateBucketIfNotExists([]byte("events"))
 			return errors.Join(tx.DeleteBucket([]byte("events")), err, recreate(tx, "events"))
@@ -96,7 +105,7 @@ func recreate(tx *bolt.Tx, name string) error {
 func TestNothingIsChainedToAnAlteredTail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	j := open(t, path)
-	must(t, j.Create(journal.Job{ID: "a", State: "received"}))
+	must(t, j.Create(journal.Job{ID: "a", State: "received"}, journal.Event{}))
 	must(t, j.Append(journal.Event{Actor: "officer", Action: "reject"}))
 	must(t, j.Close())
 	raw(t, path, func(tx *bolt.Tx) error {
@@ -111,6 +120,26 @@ func TestNothingIsChainedToAnAlteredTail(t *testing.T) {
 	wantErr(t, err, journal.ErrTampered)
 	if job, err := j.Get("a"); err != nil || job.State != "received" {
 		t.Errorf("the job moved to %q without a trail, %v", job.State, err)
+	}
+}
+
+// TestNothingIsGrownOnAnAlteredTree: a leaf that is put on a tree of other events would be no leaf of this log.
+func TestNothingIsGrownOnAnAlteredTree(t *testing.T) {
+	for name, edit := range map[string]func(*bolt.Bucket) error{
+		"cut":     func(b *bolt.Bucket) error { return b.Delete(binary.BigEndian.AppendUint64(nil, 3)) },
+		"longer":  func(b *bolt.Bucket) error { return b.Put(binary.BigEndian.AppendUint64(nil, 4), make([]byte, 32)) },
+		"clipped": func(b *bolt.Bucket) error { return b.Put(binary.BigEndian.AppendUint64(nil, 3), make([]byte, 31)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "journal.db")
+			j := open(t, path)
+			for range 3 {
+				must(t, j.Append(journal.Event{Action: "x"}))
+			}
+			must(t, j.Close())
+			raw(t, path, func(tx *bolt.Tx) error { return edit(tx.Bucket([]byte("tree"))) })
+			wantErr(t, open(t, path).Append(journal.Event{Action: "x"}), journal.ErrTampered)
+		})
 	}
 }
 

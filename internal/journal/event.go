@@ -20,8 +20,8 @@ const (
 	eventBatch = 256
 )
 
-// Event is one line of the audit trail: who did what to which job, and why. Seq, Prev and a zero Time are the journal's
-// to fill in.
+// Event is one line of the audit trail, and one leaf of its tree: who did what to which job, and why (docs/spec/audit.md section 1).
+// Seq, Prev, From, To, the mark (Stream, Epoch, Number) and a zero Time are the journal's to fill in.
 type Event struct {
 	Seq     uint64    `json:"seq"`               // 1, 2, 3, ... without a gap
 	Time    time.Time `json:"time"`              // UTC
@@ -29,7 +29,15 @@ type Event struct {
 	Action  string    `json:"action"`            // "mirrored -> gated", "stop", ...
 	Job     string    `json:"job,omitempty"`     // job id
 	Release string    `json:"release,omitempty"` // release id
-	Detail  string    `json:"detail,omitempty"`  // the evidence in words, or its digest
+	From    string    `json:"from,omitempty"`    // the state that the job left; "" with To: the job is new
+	To      string    `json:"to,omitempty"`      // the state that it reached; "" : it did not move
+	Stream  string    `json:"stream,omitempty"`  // the stream whose high-water mark rose to (Epoch, Number), else ""
+	Epoch   int64     `json:"epoch,omitempty"`   //
+	Number  int64     `json:"number,omitempty"`  // the release's seq in its stream
+	Officer string    `json:"officer,omitempty"` // who decided
+	Key     string    `json:"key,omitempty"`     // id of the key that signed what the event is about
+	Digest  string    `json:"digest,omitempty"`  // hex SHA-256 of the object that the event is about
+	Detail  string    `json:"detail,omitempty"`  // in words
 	Prev    string    `json:"prev"`              // hex SHA-256 of the stored bytes of event Seq-1; "" for the first
 }
 
@@ -76,21 +84,33 @@ func (j *Journal) Events(from uint64, fn func(Event) error) error {
 // error is [ErrTampered] and names the first event that is wrong.
 func (j *Journal) VerifyEvents() error {
 	return j.db.View(func(tx *bolt.Tx) error {
-		var last Head
-		c := tx.Bucket([]byte(bucketEvents)).Cursor()
-		for k, v := c.First(); k != nil; k, v = c.Next() {
-			if err := verifyLink(k, v, last); err != nil {
-				return err
-			}
-			last = headOf(last.Seq+1, v)
-		}
-		head, err := loadHead(tx)
-		if err == nil && head != last {
-			err = fmt.Errorf("%w: trail ends at event %d (%s), its head says event %d (%s)",
-				ErrTampered, last.Seq, last.SHA256, head.Seq, head.SHA256)
-		}
-		return err
+		stored := walkTree(tx)
+		return walkChain(tx, stored.leaf, stored.end)
 	})
+}
+
+// walkChain checks the chain of all events up to the recorded head, hands each to leaf, and calls end after the last.
+func walkChain(tx *bolt.Tx, leaf func(seq uint64, raw []byte) error, end func() error) error {
+	var last Head
+	c := tx.Bucket([]byte(bucketEvents)).Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if err := verifyLink(k, v, last); err != nil {
+			return err
+		}
+		last = headOf(last.Seq+1, v)
+		if err := leaf(last.Seq, v); err != nil {
+			return err
+		}
+	}
+	head, err := loadHead(tx)
+	if err != nil {
+		return err
+	}
+	if head != last {
+		return fmt.Errorf("%w: trail ends at event %d (%s), its head says event %d (%s)",
+			ErrTampered, last.Seq, last.SHA256, head.Seq, head.SHA256)
+	}
+	return end()
 }
 
 // verifyLink checks one stored event against the one before it.
@@ -125,10 +145,15 @@ func (j *Journal) appendEvent(tx *bolt.Tx, e Event) error {
 	if e.Time.IsZero() {
 		e.Time = j.clock()
 	}
-	e.Time = e.Time.UTC().Round(0)
-	raw, err := put(events, eventKey(e.Seq), e, maxEvent)
+	raw, err := e.Encode()
 	if err != nil {
 		return fmt.Errorf("append event %d: %w", e.Seq, err)
+	}
+	if err := events.Put(eventKey(e.Seq), raw); err != nil {
+		return fmt.Errorf("append event %d: %w", e.Seq, err)
+	}
+	if err := growTree(tx, e.Seq, raw); err != nil {
+		return err
 	}
 	_, err = put(tx.Bucket([]byte(bucketMeta)), []byte(keyHead), headOf(e.Seq, raw), maxEvent)
 	return err
@@ -182,10 +207,11 @@ func headOf(seq uint64, raw []byte) Head {
 
 func eventKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
-// describe fills in what the caller of a transition left out.
+// describe fills in what the caller of a transition left out, and what is not the caller's to say.
 func describe(e Event, job Job, from string) Event {
 	e.Job = cmp.Or(e.Job, job.ID)
 	e.Release = cmp.Or(e.Release, job.Release)
 	e.Action = cmp.Or(e.Action, from+" -> "+job.State)
+	e.From, e.To = from, job.State
 	return e
 }

@@ -34,8 +34,9 @@ type Job struct {
 	Data      json.RawMessage `json:"data,omitempty"`       // the stages' own record, valid JSON or empty
 }
 
-// Create stores a new job. Its state must be one of Options.States. Errors: [ErrExists], [ErrInvalid].
-func (j *Journal) Create(job Job) error {
+// Create stores a new job and appends event, filled in as by [Journal.Advance], in one transaction. The job's state must be one of
+// Options.States. Errors: [ErrExists], [ErrInvalid], [ErrTampered].
+func (j *Journal) Create(job Job, event Event) error {
 	if err := j.checkJob(job); err != nil {
 		return err
 	}
@@ -47,8 +48,11 @@ func (j *Journal) Create(job Job) error {
 		if job.Created.IsZero() {
 			job.Created = j.clock()
 		}
-		_, err := j.store(jobs, job)
-		return err
+		if _, err := j.store(jobs, job); err != nil {
+			return err
+		}
+		event.Action = cmp.Or(event.Action, "create")
+		return j.appendEvent(tx, describe(event, job, ""))
 	})
 }
 
@@ -122,7 +126,11 @@ func (j *Journal) advance(
 				return fmt.Errorf("job %q: %w", id, err)
 			}
 		}
-		return j.appendEvent(tx, describe(event, job, from))
+		event = describe(event, job, from)
+		if also != nil {
+			event.Stream, event.Epoch, event.Number = job.Stream, job.Epoch, job.Seq
+		}
+		return j.appendEvent(tx, event)
 	})
 	return settled(job, err)
 }
@@ -156,7 +164,9 @@ func (j *Journal) Delete(id string, event Event) error {
 			return err
 		}
 		event.Action = cmp.Or(event.Action, "delete")
-		return j.appendEvent(tx, describe(event, job, job.State))
+		event = describe(event, job, job.State)
+		event.From, event.To = job.State, StateDeleted
+		return j.appendEvent(tx, event)
 	})
 }
 

@@ -37,6 +37,8 @@ const (
 	bucketJobs    = "jobs"
 	bucketStreams = "streams"
 	bucketEvents  = "events"
+	bucketTree    = "tree"
+	bucketWitness = "witness"
 )
 
 // Errors of opening a journal.
@@ -94,14 +96,16 @@ type Journal struct {
 // Errors: [ErrLocked] after one second, [ErrVersion], [ErrCorrupt] for a truncated or foreign file, [ErrInvalid] for
 // options that make no sense.
 func Open(path string, opt Options) (*Journal, error) {
-	return open(path, opt, migrations())
+	return open(path, opt, nil)
 }
 
-func open(path string, opt Options, steps []migration) (*Journal, error) {
+// open takes steps beyond those of this build, for tests of the machinery.
+func open(path string, opt Options, more []migration) (*Journal, error) {
 	j, err := newJournal(path, opt)
 	if err != nil {
 		return nil, err
 	}
+	steps := append(j.migrations(), more...)
 	if err := checkWhole(path, opt.ReadOnly); err != nil {
 		return nil, err
 	}

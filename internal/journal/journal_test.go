@@ -84,8 +84,8 @@ func TestJobRoundTrip(t *testing.T) {
 		Epoch: 1, Seq: 7, NotBefore: time.Date(2026, 5, 1, 12, 0, 0, 5, time.FixedZone("x", 3600)), Attempts: 2,
 		LastError: "line one\nline two", Data: json.RawMessage(`{"files":12}`),
 	}
-	must(t, j.Create(want))
-	wantErr(t, j.Create(want), journal.ErrExists)
+	must(t, j.Create(want, journal.Event{}))
+	wantErr(t, j.Create(want, journal.Event{}), journal.ErrExists)
 	must(t, j.Close())
 
 	j = open(t, path)
@@ -125,7 +125,7 @@ func TestCreateRefuses(t *testing.T) {
 		{"bulky data", journal.Job{ID: "a", State: "received", Data: json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			wantErr(t, j.Create(c.job), journal.ErrInvalid)
+			wantErr(t, j.Create(c.job, journal.Event{}), journal.ErrInvalid)
 			if jobs, err := j.List(nil); err != nil || len(jobs) != 0 {
 				t.Errorf("List: %d jobs, %v; want none", len(jobs), err)
 			}
@@ -140,7 +140,7 @@ func TestTransitions(t *testing.T) {
 		for _, to := range all {
 			t.Run(from+" to "+to, func(t *testing.T) {
 				j := fresh(t)
-				must(t, j.Create(journal.Job{ID: "a", State: from, Release: "r"}))
+				must(t, j.Create(journal.Job{ID: "a", State: from, Release: "r"}, journal.Event{}))
 				job, err := j.Advance("a", from, to, nil, journal.Event{Actor: "test"})
 				stored, getErr := j.Get("a")
 				must(t, getErr)
@@ -156,7 +156,7 @@ func TestTransitions(t *testing.T) {
 					t.Errorf("returned job is not the stored one:\n%s", d)
 				}
 				got := events(t, j)
-				if len(got) != 1 || got[0].Action != from+" -> "+to || got[0].Job != "a" || got[0].Release != "r" {
+				if len(got) != 1 || got[0].Action != from+" -> "+to || got[0].Job != "a" || got[0].Release != "r" || got[0].From != from || got[0].To != to {
 					t.Errorf("events: %+v", got)
 				}
 			})
@@ -164,10 +164,16 @@ func TestTransitions(t *testing.T) {
 	}
 }
 
+// events are all but those that say that a job is new: most tests are about what comes after.
 func events(t *testing.T, j *journal.Journal) []journal.Event {
 	t.Helper()
 	var all []journal.Event
-	must(t, j.Events(0, func(e journal.Event) error { all = append(all, e); return nil }))
+	must(t, j.Events(0, func(e journal.Event) error {
+		if e.Action != "create" {
+			all = append(all, e)
+		}
+		return nil
+	}))
 	return all
 }
 
@@ -192,7 +198,7 @@ func TestAdvanceRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			j := fresh(t)
-			must(t, j.Create(journal.Job{ID: "a", State: "received"}))
+			must(t, j.Create(journal.Job{ID: "a", State: "received"}, journal.Event{}))
 			before, err := j.Get("a")
 			must(t, err)
 			got, err := j.Advance(c.id, c.from, "rejected", c.mutate, c.event)
@@ -209,7 +215,7 @@ func TestAdvanceRefuses(t *testing.T) {
 
 func TestTouchKeepsState(t *testing.T) {
 	j := fresh(t)
-	must(t, j.Create(journal.Job{ID: "a", State: "received"}))
+	must(t, j.Create(journal.Job{ID: "a", State: "received"}, journal.Event{}))
 	job, err := j.Touch("a", func(job *journal.Job) error {
 		job.Attempts++
 		job.LastError = "timeout"
@@ -238,7 +244,7 @@ func TestListAndDue(t *testing.T) {
 		{ID: "a", State: "held", Created: now.Add(time.Second)},
 		{ID: "c", State: "received", Created: now.Add(-time.Second), NotBefore: now.Add(-time.Hour)},
 	} {
-		must(t, j.Create(job))
+		must(t, j.Create(job, journal.Event{}))
 	}
 	all, err := j.List(nil)
 	must(t, err)
@@ -265,13 +271,13 @@ func TestListAndDue(t *testing.T) {
 
 func TestDelete(t *testing.T) {
 	j := fresh(t)
-	must(t, j.Create(journal.Job{ID: "a", State: "received", Release: "r"}))
+	must(t, j.Create(journal.Job{ID: "a", State: "received", Release: "r"}, journal.Event{}))
 	wantErr(t, j.Delete("a", journal.Event{}), journal.ErrTransition)
 	_, err := j.Advance("a", "received", "rejected", nil, journal.Event{})
 	must(t, err)
 	must(t, j.Delete("a", journal.Event{Actor: "retention"}))
 	wantErr(t, j.Delete("a", journal.Event{}), journal.ErrNotFound)
-	if got := events(t, j); len(got) != 2 || got[1].Action != "delete" || got[1].Release != "r" || got[1].Actor != "retention" {
+	if got := events(t, j); len(got) != 2 || got[1].Action != "delete" || got[1].Release != "r" || got[1].Actor != "retention" || got[1].To != journal.StateDeleted {
 		t.Errorf("events after Delete: %+v", got)
 	}
 	wantHealthy(t, j)
@@ -317,7 +323,7 @@ func TestAdvanceWithMarkIsOneTransaction(t *testing.T) {
 		{ID: "old", State: "held", Stream: "models", Epoch: 1, Seq: 4, Release: "r4"},
 		{ID: "none", State: "held"},
 	} {
-		must(t, j.Create(job))
+		must(t, j.Create(job, journal.Event{}))
 	}
 	_, err := j.AdvanceWithMark("new", "held", "published", nil, journal.Event{Actor: "publish"})
 	must(t, err)
@@ -339,7 +345,7 @@ func TestAdvanceWithMarkIsOneTransaction(t *testing.T) {
 func TestConcurrentAdvanceHasOneWinner(t *testing.T) {
 	const rivals = 16
 	j := fresh(t)
-	must(t, j.Create(journal.Job{ID: "a", State: "received"}))
+	must(t, j.Create(journal.Job{ID: "a", State: "received"}, journal.Event{}))
 	var wins, losses atomic.Int64
 	var wg sync.WaitGroup
 	for i := range rivals {
@@ -470,7 +476,7 @@ func raw(t *testing.T, path string, edit func(*bolt.Tx) error) {
 func TestReadOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.db")
 	j := open(t, path)
-	must(t, j.Create(journal.Job{ID: "a", State: "received"}))
+	must(t, j.Create(journal.Job{ID: "a", State: "received"}, journal.Event{}))
 	must(t, j.Close())
 	before, err := os.ReadFile(path)
 	must(t, err)

@@ -45,7 +45,7 @@ func (j *Journal) Marks() (map[string]Mark, error) {
 }
 
 // AdvanceMark raises the mark of a stream. The same (epoch, seq) again, or less, is [ErrRollback]: a release is accepted
-// once. To move a job together with its mark use [Journal.AdvanceWithMark].
+// once. To move a job together with its mark use [Journal.AdvanceWithMark]. No event is appended: an audit sees the marks that jobs raised.
 func (j *Journal) AdvanceMark(stream string, m Mark) error {
 	return j.update(func(tx *bolt.Tx) error { return raiseMark(tx, stream, m) })
 }

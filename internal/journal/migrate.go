@@ -20,17 +20,20 @@ type migration struct {
 
 // migrations returns the steps in order; the version of a file is the number of steps it has taken. Only ever
 // append: a released step is history.
-func migrations() []migration {
+func (j *Journal) migrations() []migration {
 	return []migration{
-		{"create buckets", createBuckets}, // 1
+		{"create buckets", createBuckets},        // 1
+		{"grow the tree of events", j.plantTree}, // 2
 	}
 }
 
 // buckets are those that every method expects to find.
-func buckets() []string { return []string{bucketMeta, bucketJobs, bucketStreams, bucketEvents} }
+func buckets() []string {
+	return []string{bucketMeta, bucketJobs, bucketStreams, bucketEvents, bucketTree, bucketWitness}
+}
 
 func createBuckets(tx *bolt.Tx) error {
-	for _, name := range buckets() {
+	for _, name := range []string{bucketMeta, bucketJobs, bucketStreams, bucketEvents} {
 		if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 			return fmt.Errorf("create bucket %s: %w", name, err)
 		}

@@ -46,7 +46,7 @@ func rename(from, to string) func(*bolt.Tx) error {
 
 func TestMigrationsRunInOrderAndOnce(t *testing.T) {
 	path := goldenCopy(t)
-	steps := append(migrations(), migration{"rename", rename("models/7", "x")}, migration{"rename again", rename("x", "y")})
+	steps := []migration{{"rename", rename("models/7", "x")}, {"rename again", rename("x", "y")}}
 	for range 2 { // the second time there is nothing to do
 		j, err := open(path, Options{States: anyStates()}, steps)
 		if err != nil {
@@ -68,12 +68,12 @@ func TestFailedMigrationChangesNothing(t *testing.T) {
 	path := goldenCopy(t)
 	boom := errors.New("boom")
 	half := func(tx *bolt.Tx) error { return errors.Join(rename("models/7", "x")(tx), boom) }
-	if _, err := open(path, Options{States: anyStates()}, append(migrations(), migration{"half", half})); !errors.Is(err, boom) {
+	if _, err := open(path, Options{States: anyStates()}, []migration{{"half", half}}); !errors.Is(err, boom) {
 		t.Fatalf("error is %v, want boom", err)
 	}
 	j, err := Open(path, Options{States: anyStates()})
 	if err != nil {
-		t.Fatalf("the file is no longer version 1: %v", err)
+		t.Fatalf("the file is no longer of this version: %v", err)
 	}
 	if _, err := j.Get("models/7"); err != nil {
 		t.Error(err)
@@ -85,7 +85,7 @@ func TestFailedMigrationChangesNothing(t *testing.T) {
 
 func TestReadOnlyNeverMigrates(t *testing.T) {
 	path := goldenCopy(t)
-	steps := append(migrations(), migration{"rename", rename("models/7", "x")})
+	steps := []migration{{"rename", rename("models/7", "x")}}
 	if _, err := open(path, Options{ReadOnly: true}, steps); !errors.Is(err, ErrVersion) {
 		t.Errorf("error is %v, want ErrVersion", err)
 	}
