@@ -33,19 +33,22 @@ func arrows() map[string][]string {
 
 		// The two pipelines. They never import one another.
 		"internal/packer": {
-			"internal/admin", "internal/checkpoint", "internal/console", "internal/durable", "internal/hub",
+			"internal/admin", "internal/audit", "internal/checkpoint", "internal/console", "internal/durable", "internal/hub",
 			"internal/journal", "internal/link", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/quality",
 		},
 		"internal/receiver": {
-			"internal/admin", "internal/checkpoint", "internal/console", "internal/durable",
+			"internal/admin", "internal/audit", "internal/checkpoint", "internal/console", "internal/durable",
 			"internal/journal", "internal/link", "internal/recv", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/registry",
 		},
 
 		// What both commands share, and what joins two packages of pkg/ that must not know one another.
-		"internal/cli":   {"internal/console", "internal/trust", "pkg/envelope", "pkg/mofn"},
+		"internal/cli":   {"internal/admin", "internal/audit", "internal/console", "internal/journal", "internal/trust", "pkg/envelope", "pkg/mofn"},
 		"internal/trust": {"pkg/envelope", "pkg/mofn"},
+
+		// It judges what a journal holds and what a directory says of one; keys and trust objects come from their own packages.
+		"internal/audit": {"internal/console", "internal/journal", "internal/merkle", "internal/trust", "pkg/envelope", "pkg/mofn"},
 
 		// It asks the host as the link does, with the link's own probes, and prints for a person.
 		"internal/doctor": {"internal/console", "internal/link"},

@@ -37,8 +37,11 @@ func runCommand(s cli.Streams) *cobra.Command {
 	return cli.Require(c, "config")
 }
 
+// defaultConfig is where the packages of this module put the configuration.
+const defaultConfig = "/etc/sluice/bastion-packer.yaml"
+
 func configFlag(c *cobra.Command, config *string) {
-	c.Flags().StringVar(config, "config", "/etc/sluice/bastion-packer.yaml", "configuration file")
+	c.Flags().StringVar(config, "config", defaultConfig, "configuration file")
 }
 
 // runDaemon builds everything by hand, runs it, and closes it in the opposite order.
@@ -48,7 +51,7 @@ func runDaemon(ctx context.Context, s cli.Streams, cfg packer.Config, progress b
 		return cli.Usage(err)
 	}
 	reg := admin.NewRegistry(cli.Version(version))
-	opt := packer.Options{Logger: log.Named("packer"), Registerer: reg}
+	opt := packer.Options{Logger: log.Named("packer"), Registerer: reg, Version: cli.Version(version)}
 	stages := cli.NewStages(s.Err, console.Low)
 	if progress {
 		opt.Progress = stages.Update
@@ -59,7 +62,8 @@ func runDaemon(ctx context.Context, s cli.Streams, cfg packer.Config, progress b
 		return err
 	}
 	defer cli.CloseInto(&err, p)
-	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: p.Status, Ready: p.Ready, Logger: log.Named("admin")})
+	page := cli.AuditPage{Log: p.Audit()}
+	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: p.Status, Ready: p.Ready, Audit: page.Head, AuditEvents: page.Events, Logger: log.Named("admin")})
 	if err != nil {
 		return err
 	}

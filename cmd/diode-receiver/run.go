@@ -40,8 +40,11 @@ func runCommand(s cli.Streams) *cobra.Command {
 	return c
 }
 
+// defaultConfig is where the packages of this module put the configuration.
+const defaultConfig = "/etc/sluice/diode-receiver.yaml"
+
 func configFlag(c *cobra.Command, config *string) {
-	c.Flags().StringVar(config, "config", "/etc/sluice/diode-receiver.yaml", "configuration file")
+	c.Flags().StringVar(config, "config", defaultConfig, "configuration file")
 }
 
 // runDaemon builds everything by hand, runs it, and closes it in the opposite order. The sockets come first, so that what the
@@ -59,7 +62,7 @@ func runDaemon(ctx context.Context, s cli.Streams, cfg receiver.Config, progress
 	defer func() { err = errors.Join(err, closeAll(sockets)) }()
 	reg := admin.NewRegistry(cli.Version(version))
 	stages := cli.NewStages(s.Err, "high")
-	opt := receiver.Options{Logger: log.Named("receiver"), Registerer: reg}
+	opt := receiver.Options{Logger: log.Named("receiver"), Registerer: reg, Version: cli.Version(version)}
 	if progress {
 		opt.Progress = stages.Update
 		defer stages.Close()
@@ -93,7 +96,8 @@ func limitMemory(bytes int64) {
 }
 
 func serve(ctx context.Context, cfg receiver.Config, log *zap.Logger, reg *prometheus.Registry, r *receiver.Receiver) error {
-	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: r.Status, Ticket: r.Ticket, Ready: r.Ready, Logger: log.Named("admin")})
+	page := cli.AuditPage{Log: r.Audit()}
+	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Registry: reg, Status: r.Status, Ticket: r.Ticket, Ready: r.Ready, Audit: page.Head, AuditEvents: page.Events, Logger: log.Named("admin")})
 	if err != nil {
 		return err
 	}

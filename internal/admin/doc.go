@@ -6,7 +6,8 @@
 //	operator ──HTTP──┼── GET /readyz    200, or 503 with one reason a line
 //	  (loopback or   ├── GET /metrics   the daemon's own Prometheus registry
 //	   unix socket)  ├── GET /status    JSON, made by the daemon: the way to read a journal that it holds locked
-//	                 └── GET /ticket    JSON: what a release lacks (the receiver only)
+//	                 ├── GET /ticket    JSON: what a release lacks (the receiver only)
+//	                 └── GET /audit     JSON: how far the audit log is, signed; /audit/events?from=N its events, one a line
 //	systemd ──────────── READY=1, WATCHDOG=1, STOPPING=1 (sd_notify); inherited sockets (LISTEN_FDS)
 //
 // Everything here only reads. Nothing changes the daemon, so nothing is authenticated: who may look is decided by the address,

@@ -3,6 +3,7 @@
 package admin
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -51,6 +53,10 @@ type Options struct {
 	Status func(context.Context) (any, error)
 	// Ticket returns what /ticket?release=R shows, like Status. An error that is a [Refusal] says with which code.
 	Ticket func(ctx context.Context, release string) (any, error)
+	// Audit returns what /audit shows, like Status: how far the audit log is, signed.
+	Audit func(context.Context) (any, error)
+	// AuditEvents calls fn with the bytes of the events from a number on, for /audit/events?from=N; nil where there is no Audit.
+	AuditEvents func(ctx context.Context, from int64, fn func(raw []byte) error) error
 	// Logger takes what net/http would print. nil is silence.
 	Logger *zap.Logger
 }
@@ -137,7 +143,39 @@ func Handler(opt Options) http.Handler {
 			value(w, r, "ticket", func(ctx context.Context) (any, error) { return opt.Ticket(ctx, r.URL.Query().Get("release")) })
 		})
 	}
+	if opt.Audit != nil {
+		mux.HandleFunc("GET /audit", func(w http.ResponseWriter, r *http.Request) { value(w, r, "audit", opt.Audit) })
+		mux.HandleFunc("GET /audit/events", func(w http.ResponseWriter, r *http.Request) { auditEvents(w, r, opt) })
+	}
 	return mux
+}
+
+// maxPage is where a page of events ends: well below what Fetch reads, with room for one more event.
+const maxPage = 4 << 20
+
+var errFull = errors.New("admin: the page is full")
+
+// auditEvents answers with one event a line, as many as a page holds; who asks goes on after the last one.
+func auditEvents(w http.ResponseWriter, r *http.Request, opt Options) {
+	from, err := strconv.ParseInt(r.URL.Query().Get("from"), 10, 64)
+	if err != nil || from < 1 {
+		text(w, http.StatusBadRequest, "audit events: from is the number of an event, 1 or more")
+		return
+	}
+	var page bytes.Buffer
+	err = opt.AuditEvents(r.Context(), from, func(raw []byte) error {
+		page.Write(raw)
+		page.WriteByte('\n')
+		if page.Len() >= maxPage {
+			return errFull
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errFull) {
+		text(w, http.StatusInternalServerError, "audit events: "+err.Error())
+		return
+	}
+	text(w, http.StatusOK, strings.TrimSuffix(page.String(), "\n"))
 }
 
 func ready(w http.ResponseWriter, r *http.Request, check func(context.Context) []string) {

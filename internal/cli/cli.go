@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package cli is what the two command lines share: how a program ends, the version, and the verbs that both sides need
-// (keys, trust).
+// (keys, trust, audit).
 //
 //	main --> cli.Main --> run(ctx, args, stdin, stdout, stderr) error --> exit code
 //

@@ -135,15 +135,25 @@ func (j *Journal) advance(
 	return settled(job, err)
 }
 
-// Touch changes a job without moving it: attempts, last error, NotBefore, Data. mutate is bound as in [Journal.Advance].
-func (j *Journal) Touch(id string, mutate func(*Job) error) (job Job, err error) {
+// Touch changes a job without moving it: attempts, last error, NotBefore, Data. mutate is bound as in [Journal.Advance]. Events that are
+// given are appended in the same transaction, with Job and Release filled in.
+func (j *Journal) Touch(id string, mutate func(*Job) error, events ...Event) (job Job, err error) {
 	err = j.update(func(tx *bolt.Tx) error {
 		job, err = load(tx.Bucket([]byte(bucketJobs)), id)
 		if err != nil {
 			return err
 		}
 		job, err = j.change(tx, id, job.State, job.State, mutate)
-		return err
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			e.Job, e.Release = cmp.Or(e.Job, job.ID), cmp.Or(e.Release, job.Release)
+			if err := j.appendEvent(tx, e); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return settled(job, err)
 }

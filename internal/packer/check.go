@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"sluice/internal/admin"
+	"sluice/internal/audit"
 	"sluice/internal/checkpoint"
 	"sluice/internal/hub"
 	"sluice/internal/strictyaml"
@@ -57,6 +58,9 @@ func checkAgainstTrust(cfg Config, st *trust.Store) error {
 	p := Packer{cfg: cfg}
 	if err := p.loadKeys(); err != nil {
 		return errors.Join(append(errs, err)...)
+	}
+	if _, err := logKey(cfg); err != nil && !errors.Is(err, audit.ErrNoKey) {
+		errs = append(errs, err)
 	}
 	if !isPacker(st.Policy, p.signer.KeyID()) {
 		errs = append(errs, fmt.Errorf("keys.packer: key %s is not a packer of the policy; every receiver would refuse what it signs", p.signer.KeyID()))

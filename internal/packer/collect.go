@@ -13,6 +13,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
 
+	"sluice/internal/audit"
 	"sluice/internal/journal"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -38,6 +39,9 @@ func (p *Packer) collect(_ context.Context, job journal.Job, _ jobData) (result,
 	if err != nil {
 		return result{}, err
 	}
+	if err := p.recordDecisions(job, env); err != nil {
+		return result{}, err
+	}
 	if len(prog.Rejected) > 0 {
 		return result{}, fmt.Errorf("%w: by %s", mofn.ErrRejected, strings.Join(prog.Rejected, ", "))
 	}
@@ -51,8 +55,39 @@ func (p *Packer) collect(_ context.Context, job journal.Job, _ jobData) (result,
 	if err := writeEnvelope(dir, env); err != nil {
 		return result{}, err
 	}
-	return result{to: stateApproved, detail: "by " + strings.Join(approval.Officers(), ", ")}, nil
+	sum, err := envelopeDigest(env)
+	if err != nil {
+		return result{}, err
+	}
+	return result{to: stateApproved, detail: "by " + strings.Join(approval.Officers(), ", "), digest: sum, key: approval.Packer().String()}, nil
 }
+
+// recordDecisions puts those words of officers into the log that it does not have yet.
+func (p *Packer) recordDecisions(job journal.Job, env *envelope.Envelope) error {
+	d, err := dataOf(job)
+	if err != nil {
+		return err
+	}
+	events, err := audit.Decisions(p.trust, env, d.Decisions)
+	if err != nil || len(events) == 0 {
+		return err
+	}
+	for i := range events {
+		events[i].Actor = actor
+	}
+	_, err = p.journal.Touch(job.ID, func(j *journal.Job) error {
+		return setData(j, func(d *jobData) {
+			for _, e := range events {
+				d.Decisions = append(d.Decisions, e.Digest)
+			}
+			d.Decisions = d.Decisions[max(0, len(d.Decisions)-maxDecisions):]
+		})
+	}, events...)
+	return err
+}
+
+// maxDecisions is how many words of officers a job remembers: twice what an envelope holds.
+const maxDecisions = 64
 
 // sift keeps the approvals that the policy takes, each by itself, and says what is wrong with the others. Whoever can write into the
 // drop-box can put anything there; it must neither hold up nor refuse a release, nor ride along to the receiver.

@@ -3,6 +3,7 @@
 package packer
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -31,6 +32,15 @@ type Config struct {
 	Gate    Gate      `yaml:"gate"`
 	Seal    Statement `yaml:"seal"`
 	Link    Link      `yaml:"link"`
+	Audit   Audit     `yaml:"audit"`
+
+	// Digest is the SHA-256 of the file that it was read from, for the audit log.
+	Digest string `yaml:"-"`
+}
+
+// Audit names the log.
+type Audit struct {
+	ID string `yaml:"id"` // of this bastion, in the origin line sluice/low/ID
 }
 
 // Log says how much is logged, and how.
@@ -54,6 +64,7 @@ type Trust struct {
 type Keys struct {
 	Packer         string `yaml:"packer"` // suite H1 or H2, signs release statements
 	Link           string `yaml:"link"`   // suite ED25519-LINK, announces sessions
+	Log            string `yaml:"log"`    // suite H1, signs checkpoints of the audit log; optional
 	PassphraseFile string `yaml:"passphrase_file"`
 }
 
@@ -134,8 +145,9 @@ func DefaultConfig() Config {
 			MMLU: strictyaml.Percent(m.MMLU.Absolute * 100), HumanEval: strictyaml.Percent(m.HumanEval.Absolute * 100),
 			Alpha: strictyaml.Percent(m.Alpha * 100),
 		},
-		Seal: Statement{Classification: "UNCLASSIFIED", Lifetime: strictyaml.Duration(90 * 24 * time.Hour), Epoch: 1},
-		Link: Link{MTU: 1500, Rate: 900_000_000, Repair: 10, Passes: CountedPasses(2), GSO: "auto", SendBuffer: 4 << 20},
+		Seal:  Statement{Classification: "UNCLASSIFIED", Lifetime: strictyaml.Duration(90 * 24 * time.Hour), Epoch: 1},
+		Audit: Audit{ID: "bastion"},
+		Link:  Link{MTU: 1500, Rate: 900_000_000, Repair: 10, Passes: CountedPasses(2), GSO: "auto", SendBuffer: 4 << 20},
 	}
 }
 
@@ -149,6 +161,7 @@ func LoadConfig(path string) (Config, error) {
 	if err := strictyaml.Load(path, data, &c); err != nil {
 		return c, err
 	}
+	c.Digest = fmt.Sprintf("%x", sha256.Sum256(data))
 	c.fillWatches()
 	if err := c.Validate(); err != nil {
 		return c, fmt.Errorf("%s:\n%w", path, err)
@@ -202,6 +215,7 @@ func (c *Config) Validate() error {
 	p.check(c.DropBox != "", "drop_box: the folder of requests and approvals is required")
 	p.check(c.Hub.Workers >= 1 && c.Hub.Workers <= 64, "hub.workers: must be 1 to 64")
 	p.check(c.Gate.margins().Validate() == nil, "gate: mmlu_margin and humaneval_margin must be at most 50%%, alpha above 0%% and below 50%%")
+	p.check(receiverRule.MatchString(c.Audit.ID), "audit.id: %q is no name of a log (small letters, digits, . _ -)", c.Audit.ID)
 	c.Seal.validate(&p)
 	c.Link.validate(&p)
 	p.check(slices.Contains(c.Seal.Audience, c.Link.Receiver), "seal.audience: must hold link.receiver %q, which would refuse the release otherwise", c.Link.Receiver)

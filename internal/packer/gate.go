@@ -93,7 +93,11 @@ func (p *Packer) gate(ctx context.Context, job journal.Job, d jobData) (result, 
 	if err != nil {
 		return result{}, err
 	}
-	return result{to: stateGated, detail: gateSummary(rep), change: setGate(envelope.VerdictPass)}, nil
+	sum, err := evidenceDigest(p.workDir(job), evidenceGate)
+	if err != nil {
+		return result{}, err
+	}
+	return result{to: stateGated, detail: gateSummary(rep), digest: sum, change: setGate(envelope.VerdictPass)}, nil
 }
 
 func setGate(verdict string) func(*jobData) { return func(d *jobData) { d.Gate = verdict } }

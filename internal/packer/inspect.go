@@ -73,5 +73,9 @@ func (p *Packer) inspect(ctx context.Context, job journal.Job, d jobData) (resul
 	if q := rep.Quantization; q != nil {
 		detail += fmt.Sprintf(", %s %d bit, groups of %d", q.Method, q.Bits, q.GroupSize)
 	}
-	return result{to: stateInspected, detail: detail, change: func(d *jobData) { d.Inspection = rep.Verdict }}, nil
+	sum, err := evidenceDigest(p.workDir(job), evidenceInspection)
+	if err != nil {
+		return result{}, err
+	}
+	return result{to: stateInspected, detail: detail, digest: sum, change: func(d *jobData) { d.Inspection = rep.Verdict }}, nil
 }

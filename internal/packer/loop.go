@@ -26,6 +26,8 @@ import (
 type result struct {
 	to     string
 	detail string
+	digest string    // of what the stage left, in hex
+	key    string    // that signed it
 	wait   string    // what the job waits for, in words; no state change
 	until  time.Time // when it may go on; zero: it is looked at again soon
 	note   string
@@ -116,13 +118,12 @@ func (p *Packer) lookOne(ctx context.Context, w Watch) error {
 		return err
 	}
 	job := journal.Job{ID: jobID(w.Stream, commit), State: stateNew, Kind: string(w.Kind), Stream: w.Stream, Name: w.Name, Data: data}
-	err = p.journal.Create(job)
+	err = p.journal.Create(job, p.newEvent("new commit", job, w.Repo+"@"+commit))
 	if errors.Is(err, journal.ErrExists) {
 		return nil
 	}
 	if err == nil {
 		p.log.Info("new commit", zap.String("repo", w.Repo), zap.String("commit", commit), zap.String("stream", w.Stream))
-		err = p.event("new commit", job, w.Repo+"@"+commit)
 	}
 	return err
 }
@@ -209,6 +210,7 @@ func (p *Packer) commit(job journal.Job, res result, began time.Time) error {
 		})
 	}
 	event := p.newEvent(res.to, job, res.detail)
+	event.Digest, event.Key = res.digest, res.key
 	var err error
 	if res.mark {
 		_, err = p.journal.AdvanceWithMark(job.ID, job.State, res.to, mutate, event)

@@ -4,6 +4,7 @@ package packer
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -90,8 +91,8 @@ func (p *Packer) mirror(ctx context.Context, job journal.Job, d jobData) (result
 	}
 	res := result{to: stateMirrored, detail: fmt.Sprintf("%s@%.12s, %d files, %d bytes, each verified against the tree", d.Watch.Repo, d.Commit, len(rec.Files), bytes)}
 	res.change = func(d *jobData) { d.Bytes, d.Files = bytes, len(rec.Files) }
-	if d.Watch.Base == nil {
-		return res, nil
+	if res.digest, err = evidenceDigest(dir, evidenceMirror); err != nil || d.Watch.Base == nil {
+		return res, err
 	}
 	base, err := Mirror(ctx, p.hub, MirrorRequest{
 		Repo: d.Watch.Base.Repo, Revision: d.Watch.Base.Revision, Dir: dir, Sub: baseDir, Evidence: evidenceBase,
@@ -103,6 +104,15 @@ func (p *Packer) mirror(ctx context.Context, job journal.Job, d jobData) (result
 	res.detail += fmt.Sprintf("; base %s@%.12s", d.Watch.Base.Repo, base.Commit)
 	res.change = func(d *jobData) { d.Bytes, d.Files, d.BaseCommit = bytes, len(rec.Files), base.Commit }
 	return res, nil
+}
+
+// evidenceDigest is the SHA-256 of a report as it is bound by the statement later, in hex.
+func evidenceDigest(dir, name string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, evidenceDir, name))
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(b)), nil
 }
 
 // writeEvidence keeps a report beside the payload. The directory is ours; the name is a constant.

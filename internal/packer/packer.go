@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"sluice/internal/audit"
 	"sluice/internal/hub"
 	"sluice/internal/journal"
 	"sluice/internal/link"
@@ -28,6 +29,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 	Now        func() time.Time                           // nil: time.Now
 	Progress   func(stage, job string, done, total int64) // nil: none
+	// Version is the build of a daemon, whose start and stop are events of the log then; "" for a verb.
+	Version string
 }
 
 // SenderOptions are what a sender takes beside the configuration.
@@ -50,6 +53,8 @@ type Packer struct {
 	box     DropBox
 	conns   Conns
 	metrics *metrics
+	audit   *audit.Log // of a daemon
+	logged  bool       // the log says that it started
 
 	air     air
 	onAir   onAir
@@ -102,8 +107,14 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 	if p.journal, err = journal.Open(filepath.Join(cfg.State, "journal.db"), journal.Options{States: transitions(), Now: p.now}); err != nil {
 		return nil, err
 	}
-	p.conns, err = Dial(ctx, cfg.Link, opt.Logger)
-	return p, err
+	if p.conns, err = Dial(ctx, cfg.Link, opt.Logger); err != nil || opt.Version == "" {
+		return p, err
+	}
+	if p.audit, err = openLog(cfg, p.journal); err != nil {
+		return nil, err
+	}
+	p.logged = true
+	return p, p.journal.Append(p.startEvent(opt.Version))
 }
 
 func (p *Packer) loadKeys() error {
@@ -128,6 +139,11 @@ func (p *Packer) loadKeys() error {
 func (p *Packer) Close() error {
 	var errs []error
 	errs = append(errs, p.conns.Close())
+	if p.logged {
+		if err := p.journal.Append(journal.Event{Actor: actor, Action: audit.ActionStop}); err != nil && !errors.Is(err, journal.ErrSync) {
+			errs = append(errs, err)
+		}
+	}
 	if p.journal != nil {
 		errs = append(errs, p.journal.Close())
 	}
@@ -171,12 +187,22 @@ func (p *Packer) sender(progress Progress) (*link.Sender, error) {
 	})
 }
 
-func (p *Packer) newEvent(action string, job journal.Job, detail string) journal.Event {
-	return journal.Event{Actor: "bastion-packer", Action: action, Job: job.ID, Release: job.Release, Detail: detail}
+// actor is what the low side calls itself in its log.
+const actor = "bastion-packer"
+
+// maxDetail caps the words of an event: a refusal may list a finding a file.
+const maxDetail = 4 << 10
+
+// clip shortens a text to maxDetail bytes of whole characters.
+func clip(s string) string {
+	if len(s) <= maxDetail {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxDetail], "") + " ..."
 }
 
-func (p *Packer) event(action string, job journal.Job, detail string) error {
-	return p.journal.Append(p.newEvent(action, job, detail))
+func (p *Packer) newEvent(action string, job journal.Job, detail string) journal.Event {
+	return journal.Event{Actor: actor, Action: action, Job: job.ID, Release: job.Release, Detail: clip(detail)}
 }
 
 // wake makes the loop look now.

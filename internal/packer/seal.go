@@ -5,6 +5,8 @@ package packer
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,6 +97,15 @@ func writeEnvelope(dir string, env *envelope.Envelope) error {
 	return writeFile(dir, envelopeFile, b.Bytes())
 }
 
+// envelopeDigest is the SHA-256 of the envelope stream, in hex.
+func envelopeDigest(env *envelope.Envelope) (string, error) {
+	h := sha256.New()
+	if _, err := env.WriteTo(h); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
 // ReadEnvelope reads the envelope of a sealed release.
 func ReadEnvelope(dir string) (*envelope.Envelope, error) {
 	f, err := os.Open(filepath.Join(dir, envelopeFile))
@@ -149,8 +160,12 @@ func (p *Packer) seal(ctx context.Context, job journal.Job, d jobData) (result, 
 	if err := p.box.Request(env); err != nil {
 		return result{}, err
 	}
+	sum, err := envelopeDigest(env)
+	if err != nil {
+		return result{}, err
+	}
 	return result{
-		to: stateSealed, mark: true, detail: fmt.Sprintf("release %.12s, %s epoch %d seq %d; words: %s", env.ID, pred.Stream, pred.Epoch, pred.Seq, Words(env)),
+		to: stateSealed, mark: true, digest: sum, key: p.signer.KeyID().String(), detail: fmt.Sprintf("release %.12s, %s epoch %d seq %d; words: %s", env.ID, pred.Stream, pred.Epoch, pred.Seq, Words(env)),
 		job: func(j *journal.Job) { j.Release, j.Epoch, j.Seq = env.ID.String(), pred.Epoch, pred.Seq },
 	}, nil
 }

@@ -140,8 +140,8 @@ func (p *Packer) passSent(job journal.Job, pass int, rep link.SendReport) (jobDa
 	touched, err := p.journal.Touch(job.ID, func(j *journal.Job) error {
 		j.Attempts, j.LastError = 0, ""
 		return setData(j, func(d *jobData) { d.Passes, d.LastPass = pass, record })
-	})
-	if err = errors.Join(err, p.event("pass sent", job, detail)); err != nil {
+	}, p.newEvent("pass sent", job, detail))
+	if err != nil {
 		return jobData{}, err
 	}
 	return dataOf(touched)

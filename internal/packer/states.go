@@ -48,6 +48,8 @@ type jobData struct {
 	Waiting    string `json:"waiting,omitempty"` // what the job waits for, in words
 	Passes     int    `json:"passes,omitempty"`  // passes sent
 
+	Decisions []string `json:"decisions,omitempty"` // digests of the officers' words that are in the log
+
 	LastPass *PassRecord `json:"last_pass,omitempty"`
 }
 

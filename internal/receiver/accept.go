@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sluice/internal/audit"
 	"sluice/internal/journal"
 	"sluice/internal/link"
 	"sluice/internal/recv"
@@ -168,7 +169,7 @@ func (r *Receiver) startJob(env *envelope.Envelope, sum string, approval mofn.Ap
 		return setData(j, func(d *jobData) {
 			*d = jobData{
 				Envelope: sum, Files: len(env.Statement.Subjects), Bytes: p.TotalSize, Version: p.Version,
-				Repo: p.Source.Repo, Gate: p.Gate.Verdict, Officers: approval.Officers(), Damaged: d.Damaged,
+				Repo: p.Source.Repo, Gate: p.Gate.Verdict, Officers: approval.Officers(), Damaged: d.Damaged, Decisions: d.Decisions,
 			}
 		})
 	}
@@ -179,17 +180,56 @@ func (r *Receiver) startJob(env *envelope.Envelope, sum string, approval mofn.Ap
 		if err := fill(&job); err != nil {
 			return err
 		}
-		return errors.Join(r.journal.Create(job), r.event("accepted", env.ID.String(), fmt.Sprintf("%d files, %d bytes, approved by %v", len(env.Statement.Subjects), p.TotalSize, approval.Officers())))
+		said := r.newEvent("accepted", env.ID.String(), fmt.Sprintf("%d files, %d bytes, approved by %v", len(env.Statement.Subjects), p.TotalSize, approval.Officers()))
+		said.Digest, said.Key = sum, approval.Packer().String()
+		return errors.Join(r.journal.Create(job, said), r.recordDecisions(env))
 	case err != nil:
 		return err
 	case job.State == stateRejected:
-		_, err = r.journal.Advance(job.ID, stateRejected, stateReceiving, fill, r.newEvent("accepted again", job.ID, ""))
-		return err
+		said := r.newEvent("accepted again", job.ID, "")
+		said.Digest, said.Key = sum, approval.Packer().String()
+		if _, err = r.journal.Advance(job.ID, stateRejected, stateReceiving, fill, said); err != nil {
+			return err
+		}
 	default:
-		_, err = r.journal.Touch(job.ID, fill)
+		if _, err = r.journal.Touch(job.ID, fill); err != nil {
+			return err
+		}
+	}
+	return r.recordDecisions(env)
+}
+
+// recordDecisions puts those words of officers into the log that it does not have yet. It is asked whenever an envelope came in, and once more
+// before a publication, so that a crash in between leaves none out.
+func (r *Receiver) recordDecisions(env *envelope.Envelope) error {
+	job, err := r.journal.Get(env.ID.String())
+	if err != nil {
 		return err
 	}
+	d, err := dataOf(job)
+	if err != nil {
+		return err
+	}
+	events, err := audit.Decisions(r.trust, env, d.Decisions)
+	if err != nil || len(events) == 0 {
+		return err
+	}
+	for i := range events {
+		events[i].Actor = r.actor()
+	}
+	_, err = r.journal.Touch(job.ID, func(j *journal.Job) error {
+		return setData(j, func(d *jobData) {
+			for _, e := range events {
+				d.Decisions = append(d.Decisions, e.Digest)
+			}
+			d.Decisions = d.Decisions[max(0, len(d.Decisions)-maxDecisions):]
+		})
+	}, events...)
+	return err
 }
+
+// maxDecisions is how many words of officers a job remembers: the most that two envelopes bring.
+const maxDecisions = 64
 
 func jobOf(env *envelope.Envelope, state string) journal.Job {
 	p := env.Statement.Predicate

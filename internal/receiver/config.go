@@ -3,6 +3,7 @@
 package receiver
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -31,6 +32,9 @@ type Config struct {
 	Limits Limits              `yaml:"limits"`
 	// Inspect lists inspection rules whose findings this site accepts.
 	Inspect Inspect `yaml:"inspect"`
+
+	// Digest is the SHA-256 of the file that it was read from, for the audit log.
+	Digest string `yaml:"-"`
 }
 
 // Log says how much is logged, and how.
@@ -54,6 +58,7 @@ type Trust struct {
 type Keys struct {
 	HPKE           string `yaml:"hpke"`   // suite XWING, opens sessions
 	Ticket         string `yaml:"ticket"` // suite ED25519-TICKET, signs what is missing; optional
+	Log            string `yaml:"log"`    // suite H1, signs checkpoints of the audit log; optional
 	PassphraseFile string `yaml:"passphrase_file"`
 }
 
@@ -132,6 +137,7 @@ func LoadConfig(path string) (Config, error) {
 	if err := strictyaml.Load(path, data, &c); err != nil {
 		return c, err
 	}
+	c.Digest = fmt.Sprintf("%x", sha256.Sum256(data))
 	if err := c.Validate(); err != nil {
 		return c, fmt.Errorf("%s:\n%w", path, err)
 	}

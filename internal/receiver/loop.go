@@ -224,10 +224,10 @@ func (r *Receiver) advance(ctx context.Context, job journal.Job) error {
 		return r.postpone(job, err)
 	}
 	began := r.now()
-	to, mutate, detail, err := r.stages()[job.State](ctx, job, sh, env)
+	to, mutate, said, err := r.stages()[job.State](ctx, job, sh, env)
 	switch {
 	case err == nil:
-		return r.commit(ctx, job, to, mutate, detail, began)
+		return r.commit(ctx, job, to, mutate, said, began)
 	case Classify(err) == Refused:
 		return r.refuse(env, err)
 	default:
@@ -236,7 +236,7 @@ func (r *Receiver) advance(ctx context.Context, job journal.Job) error {
 }
 
 // commit records the transition; publication moves the stream's high-water mark in the same transaction.
-func (r *Receiver) commit(ctx context.Context, job journal.Job, to string, mutate func(*journal.Job) error, detail string, began time.Time) error {
+func (r *Receiver) commit(ctx context.Context, job journal.Job, to string, mutate func(*journal.Job) error, said account, began time.Time) error {
 	change := func(j *journal.Job) error {
 		if err := clearError(j); err != nil {
 			return err
@@ -246,7 +246,8 @@ func (r *Receiver) commit(ctx context.Context, job journal.Job, to string, mutat
 		}
 		return mutate(j)
 	}
-	event := r.newEvent(eventName(to), job.ID, detail)
+	event := r.newEvent(eventName(to), job.ID, said.detail)
+	event.Digest = said.digest
 	var err error
 	if to == statePublished {
 		_, err = r.journal.AdvanceWithMark(job.ID, job.State, to, change, event)
@@ -258,7 +259,7 @@ func (r *Receiver) commit(ctx context.Context, job journal.Job, to string, mutat
 	}
 	r.metrics.transitions.WithLabelValues(to).Inc()
 	r.log.Info(eventName(to), zap.String("release", job.ID), zap.String("name", job.Name), zap.String("stream", job.Stream),
-		zap.Int64("seq", job.Seq), zap.String("detail", detail), zap.Duration("took", r.now().Sub(began)))
+		zap.Int64("seq", job.Seq), zap.String("detail", said.detail), zap.Duration("took", r.now().Sub(began)))
 	switch to {
 	case statePublished:
 		r.metrics.published.Inc()

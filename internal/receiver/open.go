@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/internal/admin"
+	"sluice/internal/audit"
 	"sluice/internal/recv"
 	"sluice/internal/trust"
 	"sluice/pkg/mofn"
@@ -169,6 +170,9 @@ func Check(cfg Config) error {
 		errs = append(errs, err)
 	}
 	if _, err := loadTicketKey(cfg, st); err != nil && !errors.Is(err, errNoTicketKey) {
+		errs = append(errs, err)
+	}
+	if _, err := logKey(cfg); err != nil && !errors.Is(err, audit.ErrNoKey) {
 		errs = append(errs, err)
 	}
 	if err := recv.CanConfine(cfg.Link.Confine == ConfineBestEffort); err != nil {

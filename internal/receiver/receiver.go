@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"sluice/internal/audit"
 	"sluice/internal/journal"
 	"sluice/internal/link"
 	"sluice/internal/recv"
@@ -27,6 +28,8 @@ type Options struct {
 	Registerer prometheus.Registerer
 	Now        func() time.Time                               // nil: time.Now
 	Progress   func(stage, release string, done, total int64) // nil: none
+	// Version is the build of a daemon, whose start and stop are events of the log then; "" for a verb.
+	Version string
 }
 
 // Receiver is the slow half of the high side: journal, spool, trust and registry. One process at a time may hold it.
@@ -43,6 +46,8 @@ type Receiver struct {
 	lock     *os.File // of the directory of what faces the link
 	local    *recv.Local
 	metrics  *metrics
+	audit    *audit.Log // of a daemon
+	started  bool       // the log says so
 
 	wakeup   chan struct{}
 	watchers sync.WaitGroup
@@ -103,7 +108,17 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error)
 	if r.registry, err = OpenRegistry(cfg); err != nil {
 		return nil, err
 	}
-	return r, r.registry.Reconcile(ctx)
+	if err := r.registry.Reconcile(ctx); err != nil {
+		return nil, err
+	}
+	if opt.Version == "" {
+		return r, nil
+	}
+	if r.audit, err = openLog(cfg, r.journal); err != nil {
+		return nil, err
+	}
+	r.started = true
+	return r, r.journal.Append(r.startEvent(opt.Version))
 }
 
 func (r *Receiver) openState(ctx context.Context) (err error) {
@@ -133,6 +148,11 @@ func (r *Receiver) openState(ctx context.Context) (err error) {
 // Close closes everything in the order opposite to Open. Receptions that are under way are kept for the next process.
 func (r *Receiver) Close() error {
 	errs := []error{r.closeReceptions()}
+	if r.started {
+		if err := r.journal.Append(journal.Event{Actor: r.actor(), Action: audit.ActionStop}); err != nil && !errors.Is(err, journal.ErrSync) {
+			errs = append(errs, err)
+		}
+	}
 	if r.registry != nil {
 		errs = append(errs, r.registry.Close())
 	}
@@ -167,8 +187,10 @@ func (r *Receiver) progress(stage string, job journal.Job) func(done, total int6
 	}
 }
 
+func (r *Receiver) actor() string { return "diode-receiver " + r.cfg.Receiver }
+
 func (r *Receiver) newEvent(action, release, detail string) journal.Event {
-	return journal.Event{Actor: "diode-receiver " + r.cfg.Receiver, Action: action, Job: release, Release: release, Detail: clip(detail)}
+	return journal.Event{Actor: r.actor(), Action: action, Job: release, Release: release, Detail: clip(detail)}
 }
 
 // maxReason caps the words of a refusal in the journal, whose events and jobs have caps of their own: an envelope that nobody

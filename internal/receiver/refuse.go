@@ -179,6 +179,11 @@ func (r *Receiver) refuse(env *envelope.Envelope, reason error) error {
 	if err := r.rejectJob(env, reason); err != nil {
 		return errors.Join(reason, err)
 	}
+	if errors.Is(reason, mofn.ErrRejected) {
+		if err := r.recordDecisions(env); err != nil {
+			return errors.Join(reason, err)
+		}
+	}
 	r.metrics.refused.Inc()
 	r.log.Warn("refused", zap.String("release", id), zap.String("stream", p.Stream), zap.Int64("seq", p.Seq), zap.Error(reason))
 	return &RefusedError{Release: id, Evidence: r.cfg.State + "/" + dir, Reason: reason}
@@ -194,7 +199,7 @@ func (r *Receiver) rejectJob(env *envelope.Envelope, reason error) error {
 	case errors.Is(err, journal.ErrNotFound):
 		j := jobOf(env, stateRejected)
 		j.LastError = clip(reason.Error())
-		return errors.Join(r.journal.Create(j), r.event("refused", id, reason.Error()), r.removeSpool(id))
+		return errors.Join(r.journal.Create(j, r.newEvent("refused", id, reason.Error())), r.removeSpool(id))
 	case err != nil:
 		return err
 	case job.State == statePublished:

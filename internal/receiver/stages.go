@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sluice/internal/audit"
 	"sluice/internal/checkpoint"
 	"sluice/internal/journal"
 	"sluice/internal/recv"
@@ -21,8 +22,11 @@ import (
 	"sluice/pkg/registry"
 )
 
+// account is what the audit trail is told of a stage: in words, and the digest of what it left, if it left something.
+type account struct{ detail, digest string }
+
 // stage does one thing to one job and says which state the job reached.
-type stage func(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (to string, mutate func(*journal.Job) error, detail string, err error)
+type stage func(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (to string, mutate func(*journal.Job) error, said account, err error)
 
 // stages maps the state a job is in to what is done with it.
 func (r *Receiver) stages() map[string]stage {
@@ -40,37 +44,37 @@ const maxDamage = 3
 
 // verify reads every byte of the spooled payload against the statement. A damaged content block goes back to the assembler,
 // to be repaired by the next pass.
-func (r *Receiver) verify(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, string, error) {
+func (r *Receiver) verify(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, account, error) {
 	if _, err := r.check(env); err != nil {
-		return "", nil, "", err
+		return "", nil, account{}, err
 	}
-	to, again, detail, err := r.verifyBytes(ctx, job, sh, env)
+	to, again, said, err := r.verifyBytes(ctx, job, sh, env)
 	if err != nil || to != "" {
-		return to, again, detail, err
+		return to, again, said, err
 	}
-	return stateVerified, nil, fmt.Sprintf("%d files, every byte", len(env.Statement.Subjects)), nil
+	return stateVerified, nil, account{detail: fmt.Sprintf("%d files, every byte", len(env.Statement.Subjects))}, nil
 }
 
 // verifyBytes compares every spooled byte with the statement. to is empty when all is well; a payload that can be repaired from the
 // wire goes back to RECEIVING.
-func (r *Receiver) verifyBytes(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (to string, mutate func(*journal.Job) error, detail string, err error) {
+func (r *Receiver) verifyBytes(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (to string, mutate func(*journal.Job) error, said account, err error) {
 	err = envelope.VerifyFiles(ctx, env.Statement, env.Index, sh.opener(env.Statement), r.progress("verify", job))
 	var damage *envelope.PayloadError
 	if !errors.As(err, &damage) {
-		return "", nil, "", err
+		return "", nil, account{}, err
 	}
 	d, derr := dataOf(job)
 	if derr != nil {
-		return "", nil, "", derr
+		return "", nil, account{}, derr
 	}
 	if d.Damaged+1 >= maxDamage || !r.fromLink(sh) {
-		return "", nil, "", err
+		return "", nil, account{}, err
 	}
 	if err := r.forget(sh, env, damage); err != nil {
-		return "", nil, "", err
+		return "", nil, account{}, err
 	}
 	again := func(j *journal.Job) error { return setData(j, func(d *jobData) { d.Damaged++ }) }
-	return stateReceiving, again, "damaged, waiting for the next pass: " + damage.Error(), nil
+	return stateReceiving, again, account{detail: "damaged, waiting for the next pass: " + damage.Error()}, nil
 }
 
 // fromLink tells whether the payload has an assembler behind it, so that damage can be repaired from the wire.
@@ -100,16 +104,16 @@ func (r *Receiver) forget(sh *shelf, env *envelope.Envelope, damage *envelope.Pa
 }
 
 // inspect looks at the checkpoint again with this side's own eyes: the bastion's report is evidence, not proof.
-func (r *Receiver) inspect(ctx context.Context, _ journal.Job, sh *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, string, error) {
+func (r *Receiver) inspect(ctx context.Context, _ journal.Job, sh *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, account, error) {
 	opt := checkpoint.Options{Kind: string(env.Statement.Predicate.Kind), Exceptions: r.cfg.Inspect.Exceptions}
 	rep, err := checkpoint.Inspect(ctx, newView(sh, env.Statement), opt)
 	if err != nil {
-		return "", nil, "", err
+		return "", nil, account{}, err
 	}
 	if rep.Verdict != "pass" {
-		return "", nil, "", fmt.Errorf("%w: %s", errInspection, firstFatal(rep))
+		return "", nil, account{}, fmt.Errorf("%w: %s", errInspection, firstFatal(rep))
 	}
-	return stateInspected, nil, fmt.Sprintf("%d files of allowed kinds", len(rep.Files)), nil
+	return stateInspected, nil, account{detail: fmt.Sprintf("%d files of allowed kinds", len(rep.Files))}, nil
 }
 
 func firstFatal(rep *checkpoint.Report) string {
@@ -122,38 +126,45 @@ func firstFatal(rep *checkpoint.Report) string {
 }
 
 // hold counts from here, where every byte was verified and inspected, and not from the first announcement. It sets the time before which the release is not published, so that a stop order can overtake it.
-func (r *Receiver) hold(_ context.Context, _ journal.Job, _ *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, string, error) {
+func (r *Receiver) hold(_ context.Context, _ journal.Job, _ *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, account, error) {
 	a, err := r.check(env)
 	if err != nil {
-		return "", nil, "", err
+		return "", nil, account{}, err
 	}
 	until := r.now().Add(a.Hold())
 	set := func(j *journal.Job) error { j.NotBefore = until; return nil }
-	return stateHeld, set, fmt.Sprintf("for %s, until %s", a.Hold(), until.Format(time.RFC3339)), nil
+	return stateHeld, set, account{detail: fmt.Sprintf("for %s, until %s", a.Hold(), until.Format(time.RFC3339))}, nil
 }
 
 // publish makes the Approval anew from the spooled envelope and hands the release to the registry. Its state change and the
 // stream's high-water mark are one transaction (commit does it), so a replay can never slip in between. What was held lay on a disk
 // meanwhile, so it is read once more before: nothing damaged reaches the registry, where it could not be replaced.
-func (r *Receiver) publish(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, string, error) {
+func (r *Receiver) publish(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) (string, func(*journal.Job) error, account, error) {
 	approval, err := r.check(env)
 	if err != nil {
-		return "", nil, "", err
+		return "", nil, account{}, err
 	}
 	if approval.Hold() > 0 {
-		if to, again, detail, err := r.verifyBytes(ctx, job, sh, env); err != nil || to != "" {
-			return to, again, detail, err
+		if to, again, said, err := r.verifyBytes(ctx, job, sh, env); err != nil || to != "" {
+			return to, again, said, err
 		}
+	}
+	if err := r.recordDecisions(env); err != nil { // what permits a publication stands in the log before it
+		return "", nil, account{}, err
 	}
 	receipt, err := r.publishApproved(ctx, approval, job, sh, env)
 	if err != nil {
-		return "", nil, "", err
+		return "", nil, account{}, err
 	}
 	kept := func(j *journal.Job) error {
 		j.NotBefore = r.now().Add(time.Duration(r.cfg.Retain))
 		return setData(j, func(d *jobData) { d.SpoolKept = true })
 	}
-	return statePublished, kept, fmt.Sprintf("%d files, receipt of %s", len(receipt.Files), receipt.Finished), nil
+	digest, err := receipt.Digest()
+	if err != nil {
+		return "", nil, account{}, err
+	}
+	return statePublished, kept, account{fmt.Sprintf("%d files, receipt of %s", len(receipt.Files), receipt.Finished), digest}, nil
 }
 
 // publishApproved is the only call of the registry's Publish. The Approval is its proof.
@@ -215,7 +226,7 @@ func (r *Receiver) readBack(ctx context.Context, job journal.Job) error {
 	}
 	_, err = r.journal.Touch(job.ID, func(j *journal.Job) error {
 		return errors.Join(clearError(j), setData(j, func(d *jobData) { d.SpoolKept, d.ReadBack = false, r.now().Format(time.RFC3339) }))
-	})
+	}, r.newEvent(audit.ActionReadBack, job.ID, fmt.Sprintf("%d files, every byte", len(env.Statement.Subjects))))
 	if err != nil { // the journal says still that the copy is here
 		return err
 	}

@@ -45,6 +45,7 @@ type jobData struct {
 	Gate      string   `json:"gate"`
 	Officers  []string `json:"officers,omitempty"`
 	Damaged   int      `json:"damaged,omitempty"`    // times that the payload was found damaged after reception
+	Decisions []string `json:"decisions,omitempty"`  // digests of the officers' words that are in the log
 	SpoolKept bool     `json:"spool_kept,omitempty"` // published, and the spool copy is still there
 	ReadBack  string   `json:"read_back,omitempty"`  // when the published bytes were read back before the spool went
 }

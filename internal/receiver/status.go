@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"time"
 
+	"sluice/internal/audit"
 	"sluice/internal/journal"
 	"sluice/internal/link"
 	"sluice/pkg/registry"
@@ -143,8 +144,32 @@ type Problem struct {
 	Remedy string `json:"remedy"`
 }
 
-// Fsck judges journal, spool and registry together. deep re-hashes every published byte. It changes nothing.
+// Fsck judges journal, spool and registry together. deep re-hashes every published byte. It changes nothing, beyond the event of the log that says
+// what it found; a journal that cannot take one has been reported.
 func (r *Receiver) Fsck(ctx context.Context, deep bool, report func(Problem)) error {
+	found := 0
+	var first Problem
+	err := r.fsck(ctx, deep, func(p Problem) {
+		if found++; found == 1 {
+			first = p
+		}
+		report(p)
+	})
+	if err != nil {
+		return err
+	}
+	said := "clean"
+	if found > 0 {
+		said = fmt.Sprintf("%d problems, the first: %s: %s", found, first.Where, first.What)
+	}
+	err = r.journal.Append(journal.Event{Actor: r.actor(), Action: audit.ActionFsck, Detail: clip(said)})
+	if found > 0 && errors.Is(err, journal.ErrTampered) {
+		return nil
+	}
+	return err
+}
+
+func (r *Receiver) fsck(ctx context.Context, deep bool, report func(Problem)) error {
 	if err := r.journal.Check(); err != nil {
 		report(Problem{"journal", err.Error(), "restore the journal from its backup; do not edit it"})
 	}

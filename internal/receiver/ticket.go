@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -134,6 +135,11 @@ func (r *Receiver) makeTicket(ctx context.Context, job journal.Job, c *reception
 		return nil, err
 	}
 	out.Text, out.QR, out.Size, out.UnderWay = signed.Text(), signed.QR(), len(signed.Bytes()), r.underWay(t.Release)
+	made := r.newEvent("ticket", job.ID, fmt.Sprintf("%d bytes: %d source and %d repair symbols asked for", out.Size, out.Source, out.Repair))
+	made.Digest = fmt.Sprintf("%x", sha256.Sum256(signed.Bytes()))
+	if err := r.journal.Append(made); err != nil {
+		return nil, err
+	}
 	r.log.Info("ticket made", zap.String("release", job.Release), zap.Int("bytes", out.Size), zap.Int64("lost_symbols", out.Lost))
 	return out, nil
 }

@@ -4,6 +4,8 @@ package registry
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -110,6 +112,16 @@ type Receipt struct {
 	Receiver   string        `json:"receiver"`
 	Started    string        `json:"started"`
 	Finished   string        `json:"finished"`
+}
+
+// Digest is the SHA-256, in hex, of the receipt as it is stored: what COMMIT holds of it.
+func (r *Receipt) Digest() (string, error) {
+	data, err := encode(r)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // Published is a visible release: its COMMIT exists and its receipt is the one

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"sluice/internal/journal"
+)
+
+// Actions that mean something to an audit, beside the moves of releases. What an action is called is part of the format.
+const (
+	ActionStart    = "start"     // a daemon, or a verb that holds the journal: version, configuration, trust object
+	ActionStop     = "stop"      // it ended as it should
+	ActionApprove  = "approve"   // an officer's approval was seen and holds
+	ActionReject   = "reject"    // an officer's rejection was seen and holds
+	ActionReadBack = "read back" // published bytes were read again, and are right
+	ActionFsck     = "fsck"      // a check of journal, spool and registry ended
+)
+
+const (
+	// maxBackwards is how far the clock may go back before a report calls it odd: more than a correction by NTP.
+	maxBackwards = 5 * time.Minute
+	// maxOdd is how many odd things a page names.
+	maxOdd = 12
+)
+
+// Moves are the legal moves of a release on one side: from -> to. "" is before a job was made. The two pipelines are tested to have
+// no others (docs/spec/audit.md section 7).
+func Moves(side string) map[string][]string {
+	if side == Low {
+		return map[string][]string{
+			"":          {"NEW"},
+			"NEW":       {"MIRRORED", "REFUSED"},
+			"MIRRORED":  {"INSPECTED", "REFUSED"},
+			"INSPECTED": {"GATED", "REFUSED"},
+			"GATED":     {"SEALED", "REFUSED"},
+			"SEALED":    {"APPROVED", "REFUSED"},
+			"APPROVED":  {"SENT", "REFUSED"},
+			"SENT":      {journal.StateDeleted},
+			"REFUSED":   {journal.StateDeleted},
+		}
+	}
+	return map[string][]string{
+		"":          {"RECEIVING", "REJECTED"},
+		"RECEIVING": {"RECEIVED", "REJECTED"},
+		"RECEIVED":  {"VERIFIED", "RECEIVING", "REJECTED"},
+		"VERIFIED":  {"INSPECTED", "REJECTED"},
+		"INSPECTED": {"HELD", "REJECTED"},
+		"HELD":      {"PUBLISHED", "RECEIVING", "REJECTED"},
+		"PUBLISHED": {journal.StateDeleted},
+		"REJECTED":  {"RECEIVING"},
+	}
+}
+
+// replay holds each event against those before it.
+type replay struct {
+	*Report
+	moves    map[string][]string
+	jobs     map[string]*jobState
+	votes    map[string]*votes
+	marks    map[string]mark
+	last     time.Time
+	begun    bool  // the event with which an older journal's tree begins was seen
+	legacyAt int64 // first event that is only legal before it; 0: none
+	running  bool
+}
+
+type jobState struct {
+	state, release string
+	before         bool // its beginning is in the part of before, and it has not moved since
+	old            bool // its beginning is in the part of before: officers may have decided there
+	readBack       bool
+}
+
+type votes struct{ approved, rejected []string }
+
+type mark struct{ epoch, number int64 }
+
+func newReplay(r *Report, side string) *replay {
+	r.States, r.Actions = map[string]int{}, map[string]int{}
+	return &replay{Report: r, moves: Moves(side), jobs: map[string]*jobState{}, votes: map[string]*votes{}, marks: map[string]mark{}}
+}
+
+// event takes event n, whose predecessor has the digest prev.
+func (w *replay) event(n int64, prev string, raw []byte) error {
+	e, err := journal.ParseEvent(raw, false)
+	if err != nil {
+		if e, lerr := journal.ParseEvent(raw, true); lerr != nil || w.begun || moved(e) {
+			return fmt.Errorf("%w: event %d: %w", ErrTampered, n, err)
+		}
+		if w.legacyAt == 0 {
+			w.legacyAt = n
+		}
+		e, _ = journal.ParseEvent(raw, true) //nolint:errcheck // it was read two lines above
+		return w.take(n, prev, e)
+	}
+	return w.take(n, prev, e)
+}
+
+func moved(e journal.Event) bool { return e.From != "" || e.To != "" || e.Stream != "" }
+
+func (w *replay) take(n int64, prev string, e journal.Event) error {
+	if e.Seq != uint64(n) { //nolint:gosec // counted up from 1
+		return fmt.Errorf("%w: event %d says that it is event %d: events were dropped, doubled or exchanged", ErrTampered, n, e.Seq)
+	}
+	if e.Prev != prev {
+		return fmt.Errorf("%w: event %d is not what event %d was chained to: one of them was changed", ErrTampered, n-1, n)
+	}
+	w.clock(n, e)
+	w.Actions[e.Action]++
+	switch {
+	case e.Action == journal.ActionLogBegins:
+		return w.begin(n)
+	case e.To != "":
+		return w.move(n, e)
+	}
+	w.note(n, e)
+	return nil
+}
+
+// begin ends the part that was written before there was a tree: its jobs may stand in any state.
+func (w *replay) begin(n int64) error {
+	if w.begun || w.moving() {
+		return fmt.Errorf("%w: event %d begins the log, which had begun before it", ErrTampered, n)
+	}
+	w.begun, w.legacyAt, w.Before = true, 0, n-1
+	return nil
+}
+
+// moving tells whether a job moved already.
+func (w *replay) moving() bool {
+	for _, j := range w.jobs {
+		if !j.before {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *replay) clock(n int64, e journal.Event) {
+	if w.First.IsZero() {
+		w.First = e.Time
+	}
+	if e.Time.Before(w.last.Add(-maxBackwards)) {
+		w.odd("event %d: the clock went back by %s", n, w.last.Sub(e.Time).Round(time.Second))
+	}
+	w.last, w.Last = e.Time, e.Time
+}
+
+// move checks a move of a release.
+func (w *replay) move(n int64, e journal.Event) error {
+	j := w.jobs[e.Job]
+	switch {
+	case j == nil:
+		j = &jobState{}
+		w.jobs[e.Job] = j
+	case j.before && !w.begun:
+		j.before, j.old = false, false // it never was: this log has no part of before
+	}
+	if known := !j.before; known && j.state != e.From {
+		return fmt.Errorf("%w: event %d moves %s from %q, where it is not: it is in %q", ErrTampered, n, shorten(e.Job), e.From, j.state)
+	}
+	if !slices.Contains(w.moves[e.From], e.To) {
+		return fmt.Errorf("%w: event %d moves %s from %q to %q, which no release may do", ErrTampered, n, shorten(e.Job), e.From, e.To)
+	}
+	if j.release != "" && e.Release != "" && j.release != e.Release {
+		return fmt.Errorf("%w: event %d calls %s release %s, which was %s", ErrTampered, n, shorten(e.Job), shorten(e.Release), shorten(j.release))
+	}
+	if err := w.approved(n, e, j); err != nil {
+		return err
+	}
+	if !j.before {
+		w.leave(j.state)
+	}
+	j.state, j.before = e.To, false
+	if e.Release != "" {
+		j.release = e.Release
+	}
+	w.enter(e.To)
+	return w.raise(n, e)
+}
+
+func (w *replay) enter(state string) {
+	if state != journal.StateDeleted {
+		w.States[state]++
+	}
+}
+
+func (w *replay) leave(state string) {
+	if state == "" {
+		return
+	}
+	if w.States[state]--; w.States[state] == 0 {
+		delete(w.States, state)
+	}
+}
+
+// approved wants an officer's word in the log before a release is sent or published, and a receipt with the publication.
+func (w *replay) approved(n int64, e journal.Event, j *jobState) error {
+	if e.To != "APPROVED" && e.To != "PUBLISHED" || j.old {
+		return nil
+	}
+	v := w.votes[e.Release]
+	if v == nil || len(v.approved) == 0 {
+		return fmt.Errorf("%w: event %d: release %s becomes %s, and no officer's approval stands before it", ErrTampered, n, shorten(e.Release), e.To)
+	}
+	if len(v.rejected) > 0 {
+		w.odd("event %d: release %s becomes %s, and %s had rejected it before", n, shorten(e.Release), e.To, v.rejected[0])
+	}
+	if e.To == "PUBLISHED" && !isRelease(e.Digest) {
+		return fmt.Errorf("%w: event %d: release %s is published without the digest of a receipt", ErrTampered, n, shorten(e.Release))
+	}
+	return nil
+}
+
+// raise checks that the mark of a stream grows.
+func (w *replay) raise(n int64, e journal.Event) error {
+	if e.Stream == "" {
+		return nil
+	}
+	now, old := mark{e.Epoch, e.Number}, w.marks[e.Stream]
+	if _, known := w.marks[e.Stream]; known && (now.epoch < old.epoch || now.epoch == old.epoch && now.number <= old.number) {
+		return fmt.Errorf("%w: event %d: stream %s goes from epoch %d seq %d back to epoch %d seq %d", ErrTampered, n, e.Stream, old.epoch, old.number, now.epoch, now.number)
+	}
+	w.marks[e.Stream] = now
+	return nil
+}
+
+// note takes what moves no release.
+func (w *replay) note(n int64, e journal.Event) {
+	if e.Job != "" && w.jobs[e.Job] == nil && !w.begun {
+		w.jobs[e.Job] = &jobState{before: true, old: true}
+	}
+	switch e.Action {
+	case ActionStart:
+		if w.running {
+			w.Crashes++
+		}
+		w.running, w.trustUsed = true, e.Digest
+	case ActionStop:
+		w.running = false
+	case ActionApprove, ActionReject:
+		w.vote(e)
+	case ActionReadBack:
+		if j := w.jobs[e.Job]; j != nil {
+			j.readBack = true
+		}
+	case ActionFsck:
+		if e.Detail != "clean" {
+			w.odd("event %d: fsck found: %s", n, clip(e.Detail, 120))
+		}
+	case "published again", "spool lost", "refused replay":
+		w.odd("event %d: %s, release %s: %s", n, e.Action, shorten(e.Release), clip(e.Detail, 120))
+	}
+}
+
+func clip(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n]) + "..."
+	}
+	return s
+}
+
+// vote counts an officer once; a later word of theirs takes the place of the earlier.
+func (w *replay) vote(e journal.Event) {
+	v := w.votes[e.Release]
+	if v == nil {
+		v = &votes{}
+		w.votes[e.Release] = v
+	}
+	out := func(name string) bool { return name == e.Officer }
+	v.approved, v.rejected = slices.DeleteFunc(v.approved, out), slices.DeleteFunc(v.rejected, out)
+	if e.Action == ActionApprove {
+		v.approved = append(v.approved, e.Officer)
+	} else {
+		v.rejected = append(v.rejected, e.Officer)
+	}
+}
+
+// end judges what only the whole log shows.
+func (w *replay) end() error {
+	if w.legacyAt != 0 {
+		return fmt.Errorf("%w: event %d is not in the canonical form, and no event says that the log begins after it", ErrTampered, w.legacyAt)
+	}
+	waiting := 0
+	for _, j := range w.jobs {
+		if j.state != "" {
+			w.Releases++
+		}
+		if j.state == "PUBLISHED" && !j.readBack {
+			waiting++
+		}
+	}
+	if waiting > 0 {
+		w.odd("%d published and not read back yet", waiting)
+	}
+	if w.Crashes > 0 {
+		w.odd("%d starts without a stop before them: crashes, kills or power cuts", w.Crashes)
+	}
+	return nil
+}
