@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/zap"
 
 	"sluice/internal/checkpoint/checkpointtest"
 	"sluice/internal/cli"
@@ -49,7 +51,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": clitest.Exit, "flip": clitest.Flip, "expand": clitest.Expand, "edit": clitest.Edit,
 			"snapshot": snapshot(models), "evaluations": evaluations, "request": request, "merge": merge, "pickle": pickle,
-			"shortfall": shortfall(s), "firstline": firstLineOf, "fingerprint": fingerprint,
+			"shortfall": shortfall(s), "firstline": firstLineOf, "fingerprint": fingerprint, "started": started,
 		},
 		RequireUniqueNames: true,
 	})
@@ -109,6 +111,21 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(packer.DropBox{Dir: ts.MkAbs(args[1])}.Request(env))
 	ts.Setenv("RELEASE", env.ID.String())
 	ts.Setenv("WORDS", packer.Words(env))
+}
+
+// started is the script command `started CONFIG`: a daemon that looks upstream once, goes as far as it can, and stops.
+func started(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: started CONFIG")
+	}
+	cfg, err := packer.LoadConfig(ts.MkAbs(args[0]))
+	ts.Check(err)
+	p, err := packer.Open(context.Background(), cfg, packer.Options{Logger: zap.NewNop(), Version: "test"})
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	ts.Check(p.Run(ctx))
+	ts.Check(p.Close())
 }
 
 // merge is the script command `merge JOB BOX`: what the daemon's collect does, the approvals of a drop-box go into JOB/envelope.sluice.

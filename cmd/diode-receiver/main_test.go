@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"sluice/internal/admin"
+	"sluice/internal/cli"
 	"sluice/internal/cli/clitest"
 	"sluice/internal/link"
 	"sluice/internal/receiver"
@@ -43,7 +44,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": clitest.Exit, "flip": clitest.Flip, "edit": clitest.Edit, "medium": medium(t, s),
-			"published": published, "lock": lock, "receiving": receiving, "data": data,
+			"published": published, "lock": lock, "receiving": receiving, "serving": serving, "data": data,
 		},
 		RequireUniqueNames: true,
 	})
@@ -119,6 +120,24 @@ func receiving(ts *testscript.TestScript, neg bool, args []string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ts.Check(arrive(r, ts.MkAbs(args[1]), lost))
 	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Status: r.Status, Ticket: r.Ticket})
+	ts.Check(err)
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ctx) }()
+	ts.Defer(func() { cancel(); ts.Check(<-done); ts.Check(r.Close()) })
+}
+
+// serving is the script command `serving CONFIG`: a daemon without a link, until the script ends.
+func serving(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: serving CONFIG")
+	}
+	cfg, err := receiver.LoadConfig(ts.MkAbs(args[0]))
+	ts.Check(err)
+	r, err := receiver.Open(context.Background(), cfg, receiver.Options{Version: "test"})
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	page := cli.AuditPage{Log: r.Audit()}
+	srv, err := admin.Listen(ctx, admin.Options{Addr: cfg.Admin.Listen, Audit: page.Head, AuditEvents: page.Events})
 	ts.Check(err)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ctx) }()

@@ -5,6 +5,7 @@ package audit_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/sha512"
 	"fmt"
 	"os"
@@ -14,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"sluice/internal/audit"
 	"sluice/internal/journal"
+	"sluice/internal/merkle"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -183,4 +187,40 @@ func (s site) forge(e journal.Event) {
 	s.Helper()
 	e.Actor = "test"
 	must(s, s.j.Append(e))
+}
+
+// memory is a log without a journal.
+type memory struct {
+	key    *audit.LogKey
+	events [][]byte
+	edge   merkle.Frontier
+}
+
+func (m *memory) add(tb testing.TB, e journal.Event) {
+	tb.Helper()
+	e.Seq, e.Time = uint64(len(m.events)+1), time.Date(2026, 3, 4, 5, 0, len(m.events), 0, time.UTC)
+	if len(m.events) > 0 {
+		e.Prev = fmt.Sprintf("%x", sha256.Sum256(m.events[len(m.events)-1]))
+	}
+	raw, err := e.Encode()
+	must(tb, err)
+	m.events = append(m.events, raw)
+	m.edge.Append(tlog.RecordHash(raw))
+}
+
+// Head implements audit.Source.
+func (m *memory) Head(context.Context) (audit.Head, error) {
+	c := audit.Checkpoint{Origin: audit.Origin(audit.High, "site-a"), Size: m.edge.Size(), Root: m.edge.Root()}
+	note, err := m.key.Sign(c)
+	return audit.Head{Origin: c.Origin, Size: c.Size, Checkpoint: string(note), Key: string(m.key.Public.File)}, err
+}
+
+// Events implements audit.Source.
+func (m *memory) Events(_ context.Context, from, to int64, fn func([]byte) error) error {
+	for _, raw := range m.events[from-1 : to] {
+		if err := fn(raw); err != nil {
+			return err
+		}
+	}
+	return nil
 }

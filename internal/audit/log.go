@@ -50,6 +50,9 @@ func NewLogKey(secret *mofn.SecretKey) (*LogKey, error) {
 	return &LogKey{public, key}, nil
 }
 
+// Sign makes the signed note of a checkpoint.
+func (k *LogKey) Sign(c Checkpoint) ([]byte, error) { return SignCheckpoint(c, k.Public, k.signer) }
+
 // Log is a journal with the name and the key under which its events are shown to others.
 type Log struct {
 	Origin string
@@ -77,7 +80,7 @@ func (l *Log) Head(context.Context) (Head, error) {
 	if err != nil || l.Key == nil || size == 0 {
 		return h, err
 	}
-	note, err := SignCheckpoint(Checkpoint{l.Origin, size, root}, l.Key.Public, l.Key.signer)
+	note, err := l.Key.Sign(Checkpoint{l.Origin, size, root})
 	h.Checkpoint, h.Key = string(note), string(l.Key.Public.File)
 	return h, err
 }
