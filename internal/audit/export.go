@@ -45,12 +45,9 @@ type Exported struct {
 // checkpoint is written last, so that a directory without one is half an export. What the source gives is hashed and held against its
 // checkpoint on the way: [ErrTampered] when they differ.
 func Export(ctx context.Context, src Source, trustObject, dir string) (*Exported, error) {
-	head, err := src.Head(ctx)
+	head, err := signedHead(ctx, src)
 	if err != nil {
 		return nil, err
-	}
-	if head.Checkpoint == "" {
-		return nil, ErrNoKey
 	}
 	key, err := ParseKey([]byte(head.Key))
 	if err != nil {
@@ -81,6 +78,20 @@ func Export(ctx context.Context, src Source, trustObject, dir string) (*Exported
 		return nil, err
 	}
 	return &Exported{c, key, len(t.last)}, writeNew(root, fileCheckpoint, []byte(head.Checkpoint))
+}
+
+// signedHead wants a log that has something to show, and a key to vouch for it.
+func signedHead(ctx context.Context, src Source) (Head, error) {
+	head, err := src.Head(ctx)
+	switch {
+	case err != nil:
+		return head, err
+	case head.Size == 0:
+		return head, fmt.Errorf("%w: it has no event yet: run the daemon", ErrNotFound)
+	case head.Checkpoint == "":
+		return head, ErrNoKey
+	}
+	return head, nil
 }
 
 // makeDir makes a directory that is not there, or takes an empty one. The log names people and releases: nobody else reads it.
@@ -189,12 +200,9 @@ func (t *exporting) ReadHashes(at []int64) ([]tlog.Hash, error) {
 // Prove writes the proof of one event, or with event 0 of the last step of a release. The source is read and hashed as a whole: it proves nothing
 // that it does not hold together.
 func Prove(ctx context.Context, src Source, release string, event int64) ([]byte, error) {
-	head, err := src.Head(ctx)
+	head, err := signedHead(ctx, src)
 	if err != nil {
 		return nil, err
-	}
-	if head.Checkpoint == "" {
-		return nil, ErrNoKey
 	}
 	t := &exporting{last: map[string]int64{}, raw: map[string][]byte{}}
 	var edge merkle.Frontier

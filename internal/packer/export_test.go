@@ -26,6 +26,9 @@ func (p *Packer) Jobs() ([]journal.Job, error) { return p.journal.List(nil) }
 // Journal is the packer's own.
 func (p *Packer) Journal() *journal.Journal { return p.journal }
 
+// Transitions gives the table of transitions.
+func Transitions() map[string][]string { return transitions() }
+
 // WriteStatus writes status.txt as the loop does.
 func (p *Packer) WriteStatus() error { return p.status() }
 

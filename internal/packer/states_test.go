@@ -58,6 +58,7 @@ func newLow(t *testing.T) *low {
 	c.Watch = []packer.Watch{{Repo: "org/list", Revision: "main", Every: 1, Stream: "data/list", Name: "org.list", Kind: "dataset"}}
 	l.cfg = c
 	l.open()
+	t.Cleanup(l.verifyLog)
 	return l
 }
 

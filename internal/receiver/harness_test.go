@@ -81,6 +81,7 @@ func newBench(t *testing.T) *bench {
 	b := &bench{T: t, site: site, cfg: cfg, clock: &clock{now: trusttest.Sealed().Add(time.Hour).In(elsewhere)}}
 	b.open()
 	t.Cleanup(func() { must(t, b.r.Close()) })
+	t.Cleanup(b.verifyLog)
 	return b
 }
 
