@@ -87,7 +87,7 @@ func (l *Log) Head(context.Context) (Head, error) {
 
 // Events calls fn with the bytes of each event from and to, both included.
 func (l *Log) Events(_ context.Context, from, to int64, fn func(raw []byte) error) error {
-	return l.j.RawEvents(uint64(max(from, 1)), uint64(max(to, 0)), fn) //nolint:gosec // not negative
+	return l.j.RawEvents(uint64(max(from, 1)), uint64(max(to, 0)), fn)
 }
 
 // Continue signs how far the log is, with the proof that it continues its first old events: what a heartbeat carries. old 0 is a beginning

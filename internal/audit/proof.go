@@ -107,7 +107,7 @@ func VerifyProof(text []byte, key *Key) (*Proof, error) {
 	if p.Event, err = journal.ParseEvent(p.Raw, true); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTampered, err)
 	}
-	if p.Event.Seq != uint64(p.index)+1 { //nolint:gosec // not negative
+	if p.Event.Seq != uint64(p.index)+1 {
 		return nil, fmt.Errorf("%w: the proof is for index %d, its event says it is event %d", ErrTampered, p.index, p.Event.Seq)
 	}
 	return p, nil

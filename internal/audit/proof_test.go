@@ -167,7 +167,7 @@ func TestParseCheckpoint(t *testing.T) {
 
 // TestNoNetwork verifies an export in a network namespace that has nothing, not even a loopback that is up. The program is this test.
 func TestNoNetwork(t *testing.T) {
-	if dir := os.Getenv("SLUICE_AUDIT_EXPORT"); dir != "" { //nolint:forbidigo // the test calls itself
+	if dir := os.Getenv("SLUICE_AUDIT_EXPORT"); dir != "" {
 		_, err := audit.Verify(dir, audit.VerifyOptions{})
 		must(t, err)
 		return

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/internal/console"
 	"sluice/internal/journal"
 )
 
@@ -87,23 +88,23 @@ func newReplay(r *Report, side string) *replay {
 // event takes event n, whose predecessor has the digest prev.
 func (w *replay) event(n int64, prev string, raw []byte) error {
 	e, err := journal.ParseEvent(raw, false)
-	if err != nil {
-		if e, lerr := journal.ParseEvent(raw, true); lerr != nil || w.begun || moved(e) {
-			return fmt.Errorf("%w: event %d: %w", ErrTampered, n, err)
-		}
-		if w.legacyAt == 0 {
-			w.legacyAt = n
-		}
-		e, _ = journal.ParseEvent(raw, true) //nolint:errcheck // it was read two lines above
+	if err == nil {
 		return w.take(n, prev, e)
 	}
-	return w.take(n, prev, e)
+	old, lerr := journal.ParseEvent(raw, true)
+	if lerr != nil || w.begun || moved(old) {
+		return fmt.Errorf("%w: event %d: %w", ErrTampered, n, err)
+	}
+	if w.legacyAt == 0 {
+		w.legacyAt = n
+	}
+	return w.take(n, prev, old)
 }
 
 func moved(e journal.Event) bool { return e.From != "" || e.To != "" || e.Stream != "" }
 
 func (w *replay) take(n int64, prev string, e journal.Event) error {
-	if e.Seq != uint64(n) { //nolint:gosec // counted up from 1
+	if e.Seq != uint64(n) {
 		return fmt.Errorf("%w: event %d says that it is event %d: events were dropped, doubled or exchanged", ErrTampered, n, e.Seq)
 	}
 	if e.Prev != prev {
@@ -298,7 +299,7 @@ func (w *replay) end() error {
 		w.odd("%d published and not read back yet", waiting)
 	}
 	if w.Crashes > 0 {
-		w.odd("%d starts without a stop before them: crashes, kills or power cuts", w.Crashes)
+		w.odd("%s without a stop before: crashes, kills or power cuts", console.Count(w.Crashes, "start"))
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func (r *Report) Page() string {
 	if r.Trust != "" {
 		line("TRUST", "%s", r.Trust)
 	}
-	line("RELEASES", "%d; %s; %d proofs", r.Releases, counts(r.States), r.Proofs)
+	line("RELEASES", "%d; %s; %s", r.Releases, counts(r.States), console.Count(r.Proofs, "proof"))
 	line("DECISIONS", "%d approvals, %d rejections", r.Actions[ActionApprove], r.Actions[ActionReject])
 	line("STARTS", "%d, stops %d; %d fsck runs", r.Actions[ActionStart], r.Actions[ActionStop], r.Actions[ActionFsck])
 	if len(r.Odd) == 0 {

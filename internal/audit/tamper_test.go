@@ -265,7 +265,7 @@ func TestReplay(t *testing.T) {
 		{"killed", audit.High, func(s site) {
 			s.note(journal.Event{Action: audit.ActionStart})
 			s.note(journal.Event{Action: audit.ActionStart})
-		}, "", "1 starts without a stop"},
+		}, "", "1 start without a stop"},
 		{"fsck", audit.High, func(s site) { s.note(journal.Event{Action: audit.ActionFsck, Detail: "2 problems"}) }, "", "fsck found: 2 problems"},
 		{"log begins twice", audit.High, func(s site) {
 			s.note(journal.Event{Action: journal.ActionLogBegins})

@@ -4,7 +4,6 @@ package audit
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -260,6 +259,3 @@ func shorten(id string) string {
 	}
 	return strings.ToValidUTF8(id, "?")
 }
-
-// lineOf is what an event says, for a person.
-func lineOf(raw []byte) string { return string(bytes.TrimSpace(raw)) }

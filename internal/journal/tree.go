@@ -71,7 +71,7 @@ const MaxEvent = maxEvent
 
 // growTree stores the hashes that the event of a number completes.
 func growTree(tx *bolt.Tx, seq uint64, raw []byte) error {
-	n := int64(seq) - 1 //nolint:gosec // counted up from 1
+	n := int64(seq) - 1
 	tree := tx.Bucket([]byte(bucketTree))
 	first := tlog.StoredHashCount(n)
 	if k, _ := tree.Cursor().Last(); first > 0 && (len(k) != 8 || binary.BigEndian.Uint64(k) != uint64(first)-1) {
@@ -86,7 +86,7 @@ func growTree(tx *bolt.Tx, seq uint64, raw []byte) error {
 
 func putHashes(tree *bolt.Bucket, at int64, hashes []tlog.Hash) error {
 	for i, h := range hashes {
-		if err := tree.Put(eventKey(uint64(at+int64(i))), h[:]); err != nil { //nolint:gosec // an index is not negative
+		if err := tree.Put(eventKey(uint64(at+int64(i))), h[:]); err != nil {
 			return fmt.Errorf("tree: %w", err)
 		}
 	}
@@ -99,7 +99,7 @@ func treeReader(tx *bolt.Tx) tlog.HashReader {
 	return tlog.HashReaderFunc(func(at []int64) ([]tlog.Hash, error) {
 		out := make([]tlog.Hash, len(at))
 		for i, index := range at {
-			raw := tree.Get(eventKey(uint64(index))) //nolint:gosec // an index is not negative
+			raw := tree.Get(eventKey(uint64(index)))
 			if len(raw) != tlog.HashSize {
 				return nil, fmt.Errorf("%w: hash %d of the tree has %d bytes", ErrTampered, index, len(raw))
 			}
@@ -126,8 +126,8 @@ func (j *Journal) plantTree(tx *bolt.Tx) error {
 	if err != nil || f.Size() == 0 {
 		return err
 	}
-	return j.appendEvent(tx, Event{Actor: "journal", Action: ActionLogBegins,
-		Detail: fmt.Sprintf("%d events of before; their chain was checked", f.Size())})
+	said := fmt.Sprintf("%d events of before; their chain was checked", f.Size())
+	return j.appendEvent(tx, Event{Actor: "journal", Action: ActionLogBegins, Detail: said})
 }
 
 // treeWalk holds the stored hashes against the events, one after the other: every stored hash is looked at once.
@@ -146,7 +146,7 @@ func walkTree(tx *bolt.Tx) *treeWalk {
 
 func (w *treeWalk) leaf(seq uint64, raw []byte) error {
 	for _, h := range w.frontier.Append(tlog.RecordHash(raw)) {
-		if !bytes.Equal(w.k, eventKey(uint64(w.at))) || !bytes.Equal(w.v, h[:]) { //nolint:gosec // an index is not negative
+		if !bytes.Equal(w.k, eventKey(uint64(w.at))) || !bytes.Equal(w.v, h[:]) {
 			return fmt.Errorf("%w: event %d is not what hash %d of the tree was computed from", ErrTampered, seq, w.at)
 		}
 		w.at++
@@ -169,7 +169,7 @@ func (j *Journal) Tree() (size int64, root tlog.Hash, err error) {
 		if err != nil {
 			return err
 		}
-		size = int64(head.Seq) //nolint:gosec // counted up from 1
+		size = int64(head.Seq)
 		root, err = tlog.TreeHash(size, treeReader(tx))
 		return err
 	})
@@ -184,7 +184,7 @@ func (j *Journal) ProveEvent(size int64, seq uint64) (raw []byte, proof tlog.Rec
 		if raw == nil || seq == 0 || seq > uint64(max(size, 0)) {
 			return fmt.Errorf("%w: event %d in a tree of %d", ErrNotFound, seq, size)
 		}
-		proof, err = tlog.ProveRecord(size, int64(seq)-1, treeReader(tx)) //nolint:gosec // at most size
+		proof, err = tlog.ProveRecord(size, int64(seq)-1, treeReader(tx))
 		return err
 	})
 	return raw, proof, err
@@ -198,7 +198,7 @@ func (j *Journal) ProveConsistency(old, size int64) (proof tlog.TreeProof, err e
 		if err != nil {
 			return err
 		}
-		if old < 1 || old > size || uint64(size) > head.Seq { //nolint:gosec // at least 1
+		if old < 1 || old > size || uint64(size) > head.Seq {
 			return fmt.Errorf("%w: consistency of %d with %d events; the log has %d", ErrInvalid, size, old, head.Seq)
 		}
 		proof, err = tlog.ProveTree(size, old, treeReader(tx))
