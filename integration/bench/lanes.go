@@ -60,8 +60,8 @@ func laneSetup(o options, lanes int) setup {
 	return setup{size: o.size, files: 1, mtu: 1500, repair: 10, gso: "auto", rates: laneRates, lanes: lanes}
 }
 
-// onlyLanes measures the lanes and puts their results in the place of the earlier ones.
-func (b *bench) onlyLanes(ctx context.Context) error {
+// only measures some rows and puts their results, whose names begin so, in the place of the earlier ones.
+func (b *bench) only(ctx context.Context, names string, rows func(context.Context) error) error {
 	old, err := os.ReadFile(b.opt.out)
 	if err != nil {
 		return err
@@ -71,11 +71,11 @@ func (b *bench) onlyLanes(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", b.opt.out, err)
 	}
 	for _, r := range kept {
-		if !strings.HasPrefix(r.Name, lanesName) {
+		if !strings.HasPrefix(r.Name, names) {
 			b.results = append(b.results, r)
 		}
 	}
-	if err := b.lanes(ctx); err != nil {
+	if err := rows(ctx); err != nil {
 		return err
 	}
 	return write(b.opt.out, b.results)

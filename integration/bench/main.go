@@ -57,8 +57,8 @@ func main() {
 	flag.Var(&o.large, "large", "size of the transfer whose memory is watched; 0: none")
 	flag.StringVar(&o.growth, "growth", "", "sizes of a table of growth, as 1GiB,4GiB,16GiB,64GiB; sparse at the low side")
 	flag.IntVar(&o.files, "files", 0, "number of small files of one more transfer")
-	flag.StringVar(&o.rows, "rows", "", "measure only this and keep the other results: lanes")
-	flag.StringVar(&o.only, "only", "", "write nothing but transfers, growth, lanes, peers, or the peer of a name; empty: all")
+	flag.StringVar(&o.rows, "rows", "", "measure only this and keep the other results: lanes or audit")
+	flag.StringVar(&o.only, "only", "", "write nothing but transfers, growth, lanes, audit, peers, or the peer of a name; empty: all")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // so that nothing is left behind
 	defer stop()
@@ -88,8 +88,11 @@ func run(ctx context.Context, o options) (err error) {
 	if err := b.Setup(ctx); err != nil {
 		return err
 	}
-	if o.rows == "lanes" {
-		return b.onlyLanes(ctx)
+	switch o.rows {
+	case "lanes":
+		return b.only(ctx, lanesName, b.lanes)
+	case "audit":
+		return b.only(ctx, auditName, b.audit)
 	}
 	var rows []setup
 	if o.wants("transfers") {
@@ -105,6 +108,11 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	if o.wants("lanes") {
 		if err := b.lanes(ctx); err != nil {
+			return err
+		}
+	}
+	if o.wants("audit") {
+		if err := b.audit(ctx); err != nil {
 			return err
 		}
 	}
