@@ -14,6 +14,7 @@ import (
 
 	"sluice/internal/audit"
 	"sluice/internal/journal"
+	"sluice/pkg/mofn"
 )
 
 func TestProve(t *testing.T) {
@@ -53,6 +54,27 @@ func TestProve(t *testing.T) {
 		if i > 1200 { // from here on it is all signature, and each byte costs a verification
 			break
 		}
+	}
+}
+
+// TestSuites: a log key of either suite that signs statements will do, and no other.
+func TestSuites(t *testing.T) {
+	c := audit.Checkpoint{Origin: audit.Origin(audit.Low, "site-a"), Size: 1}
+	for _, suite := range []mofn.Suite{mofn.SuiteH1, mofn.SuiteH2} {
+		secret, err := mofn.GenerateSecret(nil, suite, "")
+		must(t, err)
+		key, err := audit.NewLogKey(secret)
+		must(t, err)
+		text, err := key.Sign(c)
+		must(t, err)
+		if got, err := audit.OpenCheckpoint(text, key.Public); err != nil || got != c {
+			t.Errorf("%s: %+v, %v", suite, got, err)
+		}
+	}
+	secret, err := mofn.GenerateSecret(nil, mofn.SuiteTicket, "")
+	must(t, err)
+	if _, err := audit.NewLogKey(secret); err == nil {
+		t.Error("a ticket key signs checkpoints")
 	}
 }
 

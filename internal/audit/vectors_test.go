@@ -17,6 +17,7 @@ import (
 
 	"sluice/internal/audit"
 	"sluice/internal/journal"
+	"sluice/pkg/mofn"
 )
 
 var update = flag.Bool("update", false, "write testdata/vectors/audit anew; signatures are hedged, so every file changes")
@@ -63,6 +64,10 @@ func makeVectors(t *testing.T) {
 	good := s.export()
 	keep("good-high", good, visit, "")
 	low := newSite(t, audit.Low)
+	secret, err := mofn.GenerateSecret(nil, mofn.SuiteH2, "test key, of suite H2")
+	must(t, err)
+	low.log.Key, err = audit.NewLogKey(secret)
+	must(t, err)
 	low.create(1, "NEW")
 	low.vote(1, audit.ActionApprove, "o.tanaka")
 	for _, m := range [][2]string{{"NEW", "MIRRORED"}, {"MIRRORED", "INSPECTED"}, {"INSPECTED", "GATED"}, {"GATED", "SEALED"}, {"SEALED", "APPROVED"}, {"APPROVED", "SENT"}} {

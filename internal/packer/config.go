@@ -64,7 +64,7 @@ type Trust struct {
 type Keys struct {
 	Packer         string `yaml:"packer"` // suite H1 or H2, signs release statements
 	Link           string `yaml:"link"`   // suite ED25519-LINK, announces sessions
-	Log            string `yaml:"log"`    // suite H1, signs checkpoints of the audit log; optional
+	Log            string `yaml:"log"`    // suite H1 or H2, signs checkpoints of the audit log; optional
 	PassphraseFile string `yaml:"passphrase_file"`
 }
 

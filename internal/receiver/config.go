@@ -58,7 +58,7 @@ type Trust struct {
 type Keys struct {
 	HPKE           string `yaml:"hpke"`   // suite XWING, opens sessions
 	Ticket         string `yaml:"ticket"` // suite ED25519-TICKET, signs what is missing; optional
-	Log            string `yaml:"log"`    // suite H1, signs checkpoints of the audit log; optional
+	Log            string `yaml:"log"`    // suite H1 or H2, signs checkpoints of the audit log; optional
 	PassphraseFile string `yaml:"passphrase_file"`
 }
 

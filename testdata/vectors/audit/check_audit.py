@@ -5,7 +5,7 @@
     check_audit.py [DIR]    check every export in DIR (the folder of this file)
 
 It shares no code with the Go package: events, tree, note, proofs and replay are written here again from the specification. Of the
-composite signatures it verifies the Ed25519 half, with that of ../trust/check_trust.py. Exit status 0: all as expected. 1: not.
+composite signatures it verifies the classical half, with those of ../trust/check_trust.py. Exit status 0: all as expected. 1: not.
 """
 
 import base64
@@ -125,13 +125,15 @@ def unbase64(text, size=None):
 
 def read_key(raw):
     key = json.loads(raw)
+    need(key["suite"] in check_trust.SUITES, "format", "suite")
     public = unbase64(key["public"])
-    check_trust.check_h1(public)
-    need(check_trust.key_id("H1", public) == key["id"], "format", "key id")
-    return public
+    check_trust.SUITES[key["suite"]].check(public)
+    need(check_trust.key_id(key["suite"], public) == key["id"], "format", "key id")
+    return key["suite"], public
 
 
-def read_checkpoint(raw, public):
+def read_checkpoint(raw, key):
+    suite, public = key
     need(len(raw) <= 64 << 10, "format", "a note of %d bytes" % len(raw))
     try:
         text, _, lines = raw.decode().rpartition("\n\n")
@@ -141,7 +143,7 @@ def read_checkpoint(raw, public):
     text += "\n"
     origin = text.split("\n")[0]
     need(ORIGIN.fullmatch(origin), "format", "origin")
-    want = hashlib.sha256(origin.encode() + b"\n\xffsluice/H1\0" + public).digest()[:4]
+    want = hashlib.sha256(origin.encode() + b"\n\xffsluice/" + suite.encode() + b"\0" + public).digest()[:4]
     signed = False
     for line in lines[:-1].split("\n"):
         dash, name, sig = (line.split(" ") + ["", ""])[:3]
@@ -149,7 +151,7 @@ def read_checkpoint(raw, public):
         sig = unbase64(sig)
         if name != origin or sig[:4] != want:
             continue
-        need(check_trust.half_verifies(public, b"sluice/v1/log", text.encode(), sig[4:]), "signature", "does not verify")
+        need(check_trust.SUITES[suite].half_verifies(public, b"sluice/v1/log", text.encode(), sig[4:]), "signature", "does not verify")
         signed = True
     need(signed, "signature", "not signed by this key")
     body = text.split("\n")
@@ -160,13 +162,13 @@ def read_checkpoint(raw, public):
 
 # --- section 4: proofs --------------------------------------------------------------------------------------------------
 
-def check_proof(raw, release, public, checkpoint):
+def check_proof(raw, release, key, checkpoint):
     head, _, note = raw.decode().partition("\n\n")
     lines = head.split("\n")
     need(lines[0] == "c2sp.org/tlog-proof@v1" and len(lines) - 3 in range(64), "format", "proof")
     need(lines[1].startswith("extra ") and re.fullmatch(r"index (0|[1-9][0-9]*)", lines[2]), "format", "proof")
     event, index = unbase64(lines[1][6:]), int(lines[2][6:])
-    origin, size, root = read_checkpoint(note.encode(), public)
+    origin, size, root = read_checkpoint(note.encode(), key)
     path = [unbase64(line, 32) for line in lines[3:]]
     need(index < size and root_by_path(index, size, leaf_hash(event), path) == root, "tampered", "not that leaf")
     said, _ = read_event(event)
@@ -217,11 +219,11 @@ class Replay:
 
 
 def check(folder):
-    public = read_key((folder / "log.pub").read_bytes())
-    checkpoint = origin, size, root = read_checkpoint((folder / "checkpoint").read_bytes(), public)
+    key = read_key((folder / "log.pub").read_bytes())
+    checkpoint = origin, size, root = read_checkpoint((folder / "checkpoint").read_bytes(), key)
     older = None
     if (folder / "since").exists():
-        older = read_checkpoint((folder / "since").read_bytes(), public)
+        older = read_checkpoint((folder / "since").read_bytes(), key)
         need(older[0] == origin and older[1] <= size, "tampered", "the earlier checkpoint is of another log, or larger")
     lines = (folder / "events.jsonl").read_bytes().split(b"\n")
     need(len(lines) == size + 1 and lines[-1] == b"", "tampered", "%d lines, the checkpoint has %d" % (len(lines) - 1, size))
@@ -234,7 +236,7 @@ def check(folder):
     need(root_of(leaves) == root, "tampered", "another root")
     need(older is None or root_of(leaves[:older[1]]) == older[2], "tampered", "the log was rewritten")
     for file in sorted((folder / "proofs").iterdir()):
-        check_proof(file.read_bytes(), file.name.removesuffix(".tlog-proof"), public, checkpoint)
+        check_proof(file.read_bytes(), file.name.removesuffix(".tlog-proof"), key, checkpoint)
     return {"size": size, "root": base64.b64encode(root).decode()}
 
 
