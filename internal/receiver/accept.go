@@ -88,7 +88,27 @@ func (r *Receiver) check(env *envelope.Envelope) (mofn.Approval, error) {
 	if size := env.Statement.Predicate.TotalSize; size > int64(r.cfg.Limits.MaxRelease) {
 		return mofn.Approval{}, fmt.Errorf("%w: %d bytes, limits.max_release is %d", errTooLarge, size, int64(r.cfg.Limits.MaxRelease))
 	}
-	return r.trust.Check(env, r.rules())
+	approval, err := r.trust.Check(env, r.rules())
+	if err != nil {
+		return mofn.Approval{}, err
+	}
+	return approval, r.checkStopped(env.ID)
+}
+
+// checkStopped refuses a release that an officer rejected once: whoever carries its envelope could leave that word out.
+func (r *Receiver) checkStopped(id envelope.Digest) error {
+	job, err := r.journal.Get(id.String())
+	if errors.Is(err, journal.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d, err := dataOf(job)
+	if err == nil && d.Stopped {
+		err = fmt.Errorf("%w: an officer rejected this release earlier (%s), and an envelope without that word does not undo it: have the bastion seal it again with the next seq", mofn.ErrRejected, job.LastError)
+	}
+	return err
 }
 
 func (r *Receiver) rules() trust.Rules {

@@ -328,6 +328,36 @@ func TestHeaderFirst(t *testing.T) {
 	}
 }
 
+// TestRejectSticks: whoever carries an envelope cannot undo an officer's word by leaving it out.
+func TestRejectSticks(t *testing.T) {
+	b := newBench(t)
+	r := b.approved("models/llm", 1)
+	approvals := slices.Clone(r.env.Approvals)
+	must(t, b.site.Approve(r.env, envelope.DecisionReject, "m.lee"))
+	if _, err := b.announce(r); !errors.Is(err, mofn.ErrRejected) {
+		t.Fatalf("with the rejection: %v", err)
+	}
+	why := b.job(r).LastError
+	r.env.Approvals = approvals
+	for range 2 {
+		if _, err := b.announce(r); !errors.Is(err, mofn.ErrRejected) || !strings.Contains(err.Error(), "next seq") {
+			t.Errorf("without it: %v", err)
+		}
+		if _, err := b.r.Import(t.Context(), b.medium(r), false); !errors.Is(err, mofn.ErrRejected) {
+			t.Errorf("without it, from a medium: %v", err)
+		}
+		b.restart()
+	}
+	b.want(r, "REJECTED")
+	if got := b.job(r).LastError; got != why {
+		t.Errorf("the reason became %q, it was %q", got, why)
+	}
+	next := b.approved("models/llm", 2)
+	b.receive(next)
+	b.step()
+	b.published(next)
+}
+
 func TestReplayIsSwallowed(t *testing.T) {
 	b := newBench(t)
 	r := b.approved("models/llm", 1)

@@ -194,11 +194,18 @@ func (r *Receiver) rejectJob(env *envelope.Envelope, reason error) error {
 	defer r.mu.Unlock()
 	id := env.ID.String()
 	job, err := r.journal.Get(id)
-	note := func(j *journal.Job) error { return errors.Join(clearError(j), setReason(j, reason)) }
+	note := func(j *journal.Job) error {
+		if d, err := dataOf(*j); err == nil && d.Stopped {
+			return nil // the officer's reason stays
+		}
+		return errors.Join(clearError(j), setReason(j, reason))
+	}
 	switch {
 	case errors.Is(err, journal.ErrNotFound):
 		j := jobOf(env, stateRejected)
-		j.LastError = clip(reason.Error())
+		if err := setReason(&j, reason); err != nil {
+			return err
+		}
 		return errors.Join(r.journal.Create(j, r.newEvent("refused", id, reason.Error())), r.removeSpool(id))
 	case err != nil:
 		return err
@@ -215,9 +222,13 @@ func (r *Receiver) rejectJob(env *envelope.Envelope, reason error) error {
 	return r.removeSpool(id)
 }
 
+// setReason notes why a release was refused, and for good that an officer did.
 func setReason(j *journal.Job, reason error) error {
 	j.LastError = clip(reason.Error())
-	return nil
+	if !errors.Is(reason, mofn.ErrRejected) {
+		return nil
+	}
+	return setData(j, func(d *jobData) { d.Stopped = true })
 }
 
 // refuseUnread is for a stream that is no envelope: there is no job to reject, and the bytes are not worth keeping.

@@ -44,6 +44,7 @@ type jobData struct {
 	Repo      string   `json:"repo,omitempty"`
 	Gate      string   `json:"gate"`
 	Officers  []string `json:"officers,omitempty"`
+	Stopped   bool     `json:"stopped,omitempty"`    // an officer rejected it: no envelope of it is taken any more
 	Damaged   int      `json:"damaged,omitempty"`    // times that the payload was found damaged after reception
 	Decisions []string `json:"decisions,omitempty"`  // digests of the officers' words that are in the log
 	SpoolKept bool     `json:"spool_kept,omitempty"` // published, and the spool copy is still there
