@@ -74,6 +74,10 @@ func (r *Receiver) resume() error {
 // resumeSession opens one kept announcement, or removes it.
 func (r *Receiver) resumeSession(name string) {
 	s, err := r.readKept(name)
+	if errors.Is(err, ErrNotNow) {
+		r.log.Warn("kept announcement not opened: the session waits for its next one", zap.String("file", name), zap.Error(err))
+		return
+	}
 	if err != nil {
 		r.log.Info("kept announcement dropped", zap.String("file", name), zap.Error(err))
 		if err := r.config.Dir.Remove(name); err != nil {

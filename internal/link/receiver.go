@@ -55,6 +55,9 @@ type ReceiverConfig struct {
 	Progress   func(ReceiveProgress) // may be nil; called from Run, four times a second for each session heard
 }
 
+// ErrNotNow is an Opener's: it cannot say now whether an announcement is good.
+var ErrNotNow = errors.New("link: announcement not opened now")
+
 // Opener opens announcements: an [AnnouncementOpener], or something that asks the
 // process which holds the key. It is called from one goroutine, and until Open
 // returns no datagram is handled.
@@ -62,7 +65,8 @@ type Opener interface {
 	// CheckMAC1 is asked of every announcement, before anything else.
 	CheckMAC1(datagram []byte) bool
 	// Open is asked of a new session's, at most 64 times a second. An error that is
-	// ErrSignature is counted as such.
+	// ErrSignature is counted as such; one that is ErrNotNow says nothing about the
+	// announcement, which comes again.
 	Open(datagram []byte) (Announcement, [32]byte, error)
 }
 

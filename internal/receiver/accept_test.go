@@ -222,27 +222,24 @@ func TestStopOrder(t *testing.T) {
 	}
 }
 
-// TestHoldDoesNotOutliveRefusal: the waiting time of a release that was stopped does not delay it when it is accepted again, and the
-// hold counts from its verification.
-func TestHoldDoesNotOutliveRefusal(t *testing.T) {
+// TestHoldDoesNotOutliveDamage: the waiting time of a release that has to be received again does not delay it then, and the hold counts from
+// its verification.
+func TestHoldDoesNotOutliveDamage(t *testing.T) {
 	b := newBench(t)
 	r := b.approved("models/held/llm", 1)
-	bare, err := b.site.Seal(t.Context(), r.files, r.env.Statement.Predicate, nil)
+	p, err := b.announce(r)
 	must(t, err)
-	must(t, bare.Merge(r.env.Approvals))
-	b.receive(r)
+	b.fill(r, p)
 	b.step()
-	must(t, b.site.Approve(r.env, envelope.DecisionReject, "m.lee"))
-	_, err = b.announce(r)
-	if !errors.Is(err, mofn.ErrRejected) {
-		t.Fatal(err)
-	}
-	r.env = bare
-	b.clock.add(2 * time.Hour)
-	b.receive(r)
+	b.want(r, "HELD")
+	b.spoil(r, 1, 1000)
+	b.clock.add(25 * time.Hour)
+	b.step()
+	b.want(r, "RECEIVING")
 	if nb := b.job(r).NotBefore; !nb.IsZero() {
 		t.Errorf("not before %v is left from the hold", nb)
 	}
+	b.fill(r, p)
 	b.step()
 	b.want(r, "HELD")
 	if nb, want := b.job(r).NotBefore, b.clock.Now().Add(24*time.Hour); !nb.Equal(want) || nb.Location() != time.UTC {

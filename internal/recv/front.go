@@ -81,7 +81,10 @@ func (f *Front) serve(ctx context.Context) error {
 	}
 	stop()
 	err = errors.Join(err, f.close())
-	return errors.Join(err, f.peer.conn.Close(), <-ended)
+	if cerr := f.peer.conn.Close(); !errors.Is(cerr, net.ErrClosed) { // it may be closed already: by a write that failed
+		err = errors.Join(err, cerr)
+	}
+	return errors.Join(err, <-ended)
 }
 
 // on adapts a method to a handler with its request decoded.
@@ -177,6 +180,9 @@ func (f *Front) Open(datagram []byte) (link.Announcement, [32]byte, error) {
 	defer cancel()
 	var out openAnswer
 	err := f.peer.call(ctx, askOpen, openRequest{datagram}, &out)
+	if errors.Is(err, ErrDown) || errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: %w", link.ErrNotNow, err)
+	}
 	return out.Announcement, out.Key, err
 }
 
