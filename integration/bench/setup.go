@@ -26,8 +26,8 @@ type setup struct {
 // The rates to try. What is not reached on two shared cores with both ends and a disk is tried all the same: this is how a machine
 // that can do more shows it.
 const (
-	rates1500  = "8Gbit,7.5Gbit,7Gbit,6.5Gbit,6Gbit,5.5Gbit,5Gbit,4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
-	rates9000  = "14Gbit,12Gbit,11Gbit,10Gbit,9Gbit,8Gbit,6Gbit,5Gbit,4Gbit,3Gbit,2Gbit,1Gbit"
+	rates1500  = "7Gbit,6.5Gbit,6Gbit,5.5Gbit,5Gbit,4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
+	rates9000  = "12Gbit,11Gbit,10Gbit,9Gbit,8Gbit,6Gbit,5Gbit,4Gbit,3Gbit,2Gbit,1Gbit"
 	ratesPlain = "3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit,500Mbit"
 )
 
