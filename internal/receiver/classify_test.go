@@ -57,7 +57,7 @@ func classes() map[receiver.Disposition]map[string]error {
 			"spool.ErrSymbol": spool.ErrSymbol, "spool.ErrRange": spool.ErrRange, "spool.ErrESI": spool.ErrESI,
 			"journal.ErrLocked": journal.ErrLocked, "journal.ErrVersion": journal.ErrVersion, "journal.ErrExists": journal.ErrExists,
 			"journal.ErrNotFound": journal.ErrNotFound, "journal.ErrTransition": journal.ErrTransition, "journal.ErrInvalid": journal.ErrInvalid,
-			"link.ErrMAC1": link.ErrMAC1, "link.ErrSignature": link.ErrSignature, "link.ErrUnreadable": link.ErrUnreadable, "link.ErrKey": link.ErrKey,
+			"link.ErrMAC1": link.ErrMAC1, "link.ErrSignature": link.ErrSignature, "link.ErrNotNow": link.ErrNotNow, "link.ErrUnreadable": link.ErrUnreadable, "link.ErrKey": link.ErrKey,
 			"link.ErrEnvelopeDigest": link.ErrEnvelopeDigest, "link.ErrConfig": link.ErrConfig, "link.ErrBusy": link.ErrBusy, "link.ErrLanes": link.ErrLanes,
 			"link.ErrBatch": link.ErrBatch, "link.ErrTooLong": link.ErrTooLong, "link.ErrOffload": link.ErrOffload, "link.ErrSocket": link.ErrSocket,
 			"link.ErrLength": link.ErrLength, "link.ErrMagic": link.ErrMagic, "link.ErrType": link.ErrType, "link.ErrProfile": link.ErrProfile,
