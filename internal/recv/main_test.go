@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	}
 	play := map[string]func() error{
 		"front": front, "probe": probe, "free": probe,
-		"greedy": greedy, "liar": liar, "babbler": babbler, "mute": mute, "crasher": crasher,
+		"greedy": greedy, "holder": holder, "liar": liar, "babbler": babbler, "mute": mute, "crasher": crasher,
 	}[role]
 	if play == nil {
 		panic("no role " + role)

@@ -362,6 +362,53 @@ func TestGreedyFront(t *testing.T) {
 	d.until("another front", func() bool { return d.pid() != 0 && d.pid() != first })
 }
 
+// holder keeps the directory itself open when it gives it back, and goes on trying to write through it.
+func holder() error {
+	f, err := inherited()
+	if err != nil {
+		return err
+	}
+	release := f.peer.handlers[askRelease]
+	f.peer.handlers[askRelease] = func(ctx context.Context, body json.RawMessage) (any, error) {
+		var in releaseRequest
+		if err := json.Unmarshal(body, &in); err != nil {
+			return nil, err
+		}
+		kept, err := f.dir.OpenRoot(hex.EncodeToString(in.Release[:]))
+		if err != nil {
+			return nil, err
+		}
+		out, err := release(ctx, body)
+		go func() {
+			for range time.Tick(time.Millisecond) {
+				if file, err := kept.OpenFile(FileName(0), os.O_RDWR, 0); err == nil {
+					_, _ = file.WriteAt([]byte("rubbish"), 0) // the test sees it
+				}
+			}
+		}()
+		return out, err
+	}
+	return f.serve(context.Background())
+}
+
+// TestHeldDirectory: a descriptor of the directory is no way to its files once it has come home.
+func TestHeldDirectory(t *testing.T) {
+	if landlockABI() == 0 {
+		t.Skip("SKIPPED: this kernel has no landlock: that a front is held to its directory is NOT checked")
+	}
+	d := newDesk(t, "holder", nil)
+	d.send(1)
+	d.until("the release is whole", d.whole)
+	first := d.pid()
+	must(t, d.assembly().Close())
+	<-time.After(100 * time.Millisecond) // a hundred tries
+	must(t, nobodyWrites(d.state, home))
+	d.same()
+	if d.pid() != first {
+		t.Error("the front is another one: this test proved nothing")
+	}
+}
+
 // TestWriterIsSeen: of the check itself.
 func TestWriterIsSeen(t *testing.T) {
 	root, err := os.OpenRoot(t.TempDir())
