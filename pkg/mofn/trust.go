@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -20,6 +21,10 @@ const (
 	maxReceivers = 512
 	// maxEpochs is the number of streams with a floor.
 	maxEpochs = 4096
+	// maxHeartbeats: one a bastion, two during a change.
+	maxHeartbeats = 16
+	// maxLogs: one a bastion and one a receiver.
+	maxLogs = 1024
 )
 
 // Trust is the trust object of trust.md section 4: everything that both sides must agree on. The lists belong to the caller; a
@@ -32,8 +37,21 @@ type Trust struct {
 	Keys      []TrustKey
 	Links     []LinkKey
 	Receivers []Receiver
-	Epochs    []Epoch
-	Created   string // RFC 3339
+
+	Heartbeats []TrustKey // keys that sign snapshots (bulletin.md section 2); none: left out
+	Logs       []LogKey   // keys that sign checkpoints (audit.md section 3); none: left out
+
+	Epochs  []Epoch
+	Created string // RFC 3339
+}
+
+// LogKey is the key of suite H1 or H2 under which one audit log signs its checkpoints.
+type LogKey struct {
+	Origin  string `json:"origin"` // sluice/<side>/<id>
+	ID      KeyID  `json:"id"`
+	Suite   Suite  `json:"suite"`
+	Public  []byte `json:"public"`
+	Comment string `json:"comment"`
 }
 
 // TrustKey is an enrolled key of suite H1 or H2; one trust object may have both.
@@ -77,8 +95,12 @@ type trustWire struct {
 	Keys      []TrustKey `json:"keys"`
 	Links     []LinkKey  `json:"links"`
 	Receivers []Receiver `json:"receivers"`
-	Epochs    []Epoch    `json:"epochs"`
-	Created   string     `json:"created"`
+
+	Heartbeats []TrustKey `json:"heartbeats,omitempty"`
+	Logs       []LogKey   `json:"logs,omitempty"`
+
+	Epochs  []Epoch `json:"epochs"`
+	Created string  `json:"created"`
 }
 
 // Marshal gives the payload in strict canonical JSON. It refuses (ErrTrust) whatever ParseTrust would refuse.
@@ -96,7 +118,8 @@ func (t *Trust) Marshal() ([]byte, error) {
 func (t *Trust) encode() ([]byte, error) {
 	payload, err := encodeCanonical(trustWire{
 		Type: trustType, Version: t.Version, Prev: t.Prev, Root: t.Root, Policy: t.Policy,
-		Keys: orEmpty(t.Keys), Links: orEmpty(t.Links), Receivers: orEmpty(t.Receivers), Epochs: orEmpty(t.Epochs), Created: t.Created,
+		Keys: orEmpty(t.Keys), Links: orEmpty(t.Links), Receivers: orEmpty(t.Receivers),
+		Heartbeats: t.Heartbeats, Logs: t.Logs, Epochs: orEmpty(t.Epochs), Created: t.Created,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTrust, err)
@@ -131,9 +154,9 @@ func ParseTrust(payload []byte) (*Trust, error) {
 	}
 	t := &Trust{
 		Version: w.Version, Prev: w.Prev, Root: w.Root, Policy: w.Policy,
-		Keys: w.Keys, Links: w.Links, Receivers: w.Receivers, Epochs: w.Epochs, Created: w.Created,
+		Keys: w.Keys, Links: w.Links, Receivers: w.Receivers, Heartbeats: w.Heartbeats, Logs: w.Logs, Epochs: w.Epochs, Created: w.Created,
 	}
-	for _, check := range []func() error{t.checkHead, t.checkSizes, t.checkKeys, t.checkLinks, t.checkReceivers, t.checkEpochs, t.checkPolicy} {
+	for _, check := range []func() error{t.checkHead, t.checkSizes, t.checkKeys, t.checkLinks, t.checkReceivers, t.checkOnline, t.checkEpochs, t.checkPolicy} {
 		if err := check(); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrTrust, err)
 		}
@@ -184,6 +207,8 @@ func (t *Trust) checkSizes() error {
 		{"keys", len(t.Keys), maxKeys},
 		{"links", len(t.Links), maxLinks},
 		{"receivers", len(t.Receivers), maxReceivers},
+		{"heartbeats", len(t.Heartbeats), maxHeartbeats},
+		{"logs", len(t.Logs), maxLogs},
 		{"epochs", len(t.Epochs), maxEpochs},
 	} {
 		if list.have > list.cap {
@@ -278,6 +303,84 @@ func (t *Trust) checkTicketKeys() error {
 		owner[string(r.Ticket)] = "ticket key of receiver " + r.Name
 	}
 	return nil
+}
+
+// checkOnline checks the keys that no person holds: those of heartbeats and of audit logs. Each is used for one thing only, so
+// no half of one may stand anywhere else.
+func (t *Trust) checkOnline() error {
+	owner := map[KeyID]string{}
+	for half, key := range t.halves() {
+		owner[half] = "the enrolled key " + key.String()
+	}
+	for _, k := range t.Links {
+		owner[halfID("Ed25519", k.Public)] = "the link key " + k.ID.String()
+	}
+	for _, r := range t.Receivers {
+		if r.Ticket != nil {
+			owner[halfID("Ed25519", r.Ticket)] = "the ticket key of receiver " + r.Name
+		}
+	}
+	last := ""
+	for _, k := range t.Heartbeats {
+		if err := following(&last, k.ID.String(), k.Comment); err != nil {
+			return fmt.Errorf("heartbeats: %w", err)
+		}
+		if err := takeOnline(owner, "heartbeat key", k); err != nil {
+			return err
+		}
+	}
+	last = ""
+	for _, l := range t.Logs {
+		if err := following(&last, l.Origin, l.Comment); err != nil {
+			return fmt.Errorf("logs: %w", err)
+		}
+		if !validOrigin(l.Origin) {
+			return fmt.Errorf("logs: %q is not sluice/low/<id> or sluice/high/<id>", shorten(l.Origin))
+		}
+		if err := takeOnline(owner, "log key of "+l.Origin, l.key()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l LogKey) key() TrustKey {
+	return TrustKey{ID: l.ID, Suite: l.Suite, Public: l.Public, Comment: l.Comment}
+}
+
+// takeOnline checks one key and enters its halves into owner.
+func takeOnline(owner map[KeyID]string, what string, k TrustKey) error {
+	key, err := ParsePublicKey(k.Suite, k.Public)
+	if err != nil {
+		return fmt.Errorf("%s %v: %w", what, k.ID, err)
+	}
+	if key.ID() != k.ID {
+		return fmt.Errorf("%s %v is filed under an id that is not its own (its own is %v)", what, k.ID, key.ID())
+	}
+	for _, half := range key.HalfIDs() {
+		if other, ok := owner[half]; ok {
+			return fmt.Errorf("%s %v shares a half with %s; make a new one", what, k.ID, other)
+		}
+		owner[half] = "the " + what + " " + k.ID.String()
+	}
+	return nil
+}
+
+// validOrigin is the rule of audit.md section 3.
+func validOrigin(s string) bool {
+	side, id, ok := strings.Cut(strings.TrimPrefix(s, "sluice/"), "/")
+	return ok && strings.HasPrefix(s, "sluice/") && (side == "low" || side == "high") && validName(id)
+}
+
+// Heartbeat gives a key that may sign snapshots; ok is false for any other.
+func (t *Trust) Heartbeat(id KeyID) (key *PublicKey, ok bool) {
+	for _, k := range t.Heartbeats {
+		if k.ID == id {
+			key, err := ParsePublicKey(k.Suite, k.Public)
+			return key, err == nil
+		}
+	}
+	return nil, false
 }
 
 func (t *Trust) checkEpochs() error {
