@@ -41,6 +41,10 @@ var (
 	ErrExpired = errors.New("trust: the release has expired")
 	// ErrRollback says that a release of the same stream with this or a later (epoch, seq) was taken before.
 	ErrRollback = errors.New("trust: rollback: the stream has moved past this release")
+	// ErrStopped says that an officer stopped the release, its stream, its packer's key or everything. It is held until the quorum resumes it.
+	ErrStopped = errors.New("trust: stopped")
+	// ErrRevoked says that a quorum revoked the release, for good.
+	ErrRevoked = errors.New("trust: the release is revoked")
 	// ErrVoteName says that an approval's section name does not match what it says of itself.
 	ErrVoteName = errors.New("trust: an approval is filed under another name than it claims")
 )
@@ -96,6 +100,7 @@ type Rules struct {
 	Receiver string                                                     // audience check
 	Now      time.Time                                                  // expiry check
 	Mark     func(stream string) (epoch, seq int64, ok bool, err error) // succession check
+	Standing *mofn.Standing                                             // stops and revocations
 }
 
 // Check verifies the envelope: the packer's signature, the approvals under the policy, and the rules. Only a nil
@@ -108,8 +113,15 @@ func (s *Store) Check(env *envelope.Envelope, r Rules) (mofn.Approval, error) {
 	if err := s.checkRules(env.Statement.Predicate, r); err != nil {
 		return mofn.Approval{}, err
 	}
+	votes, why, err := s.checkStanding(env, votes, r.Standing)
+	if err != nil {
+		return mofn.Approval{}, err
+	}
 	d := env.DSSE
 	a, err := s.Policy.Verify(Release(env), envelope.PAE(d.PayloadType, d.Payload), signatures(d.Signatures), votes, Open)
+	if errors.Is(err, mofn.ErrThreshold) && len(why) > 0 {
+		return mofn.Approval{}, fmt.Errorf("%w; not counted: %s", err, strings.Join(why, "; "))
+	}
 	if err != nil {
 		return mofn.Approval{}, err
 	}
@@ -117,6 +129,53 @@ func (s *Store) Check(env *envelope.Envelope, r Rules) (mofn.Approval, error) {
 		return mofn.Approval{}, err
 	}
 	return a, nil
+}
+
+// checkStanding looks at orders: a stop holds the release, a revocation refuses it, and what a stopped or revoked key signed counts
+// nothing. It gives the votes that count, and says why the others do not.
+func (s *Store) checkStanding(env *envelope.Envelope, votes []mofn.Vote, st *mofn.Standing) (count []mofn.Vote, why []string, err error) {
+	if err := CheckOrders(env.Statement.Predicate.Stream, env.ID, st); err != nil {
+		return nil, nil, err
+	}
+	for _, g := range env.DSSE.Signatures {
+		if text, barred := s.barred(g.KeyID, st); barred {
+			return nil, nil, fmt.Errorf("%w: the packer's signature counts nothing: %s", ErrStopped, text)
+		}
+	}
+	for _, v := range votes {
+		text, barred := "", false
+		for _, g := range v.Signatures {
+			if text, barred = s.barred(g.KeyID, st); barred {
+				break
+			}
+		}
+		if barred {
+			why = append(why, v.Name+": "+text)
+			continue
+		}
+		count = append(count, v)
+	}
+	return count, why, nil
+}
+
+func (s *Store) barred(keyid string, st *mofn.Standing) (why string, barred bool) {
+	id, err := mofn.ParseKeyID(keyid)
+	if err != nil {
+		return "", false // the policy refuses it in its own words
+	}
+	return st.Barred(s.Policy, id)
+}
+
+// CheckOrders looks at the orders about a release alone. ErrStopped while a stop of everything, of its stream or of itself stands,
+// ErrRevoked for good.
+func CheckOrders(stream string, id envelope.Digest, st *mofn.Standing) error {
+	if r, ok := st.RevocationOf([32]byte(id)); ok {
+		return fmt.Errorf("%w by %s: %s", ErrRevoked, strings.Join(r.Officers, ", "), r.Reason)
+	}
+	if o, ok := st.StopOf(stream, [32]byte(id)); ok {
+		return fmt.Errorf("%w by %s (order %.12s, %s): %s; the quorum resumes it", ErrStopped, o.Officer, o.ID, strings.TrimSpace(o.Kind+" "+o.Target), o.Reason)
+	}
+	return nil
 }
 
 // CheckPredicate applies the rules alone: what may change about a release after it was accepted. No signature is looked at.

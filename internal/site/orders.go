@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package site
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"sluice/internal/bulletin"
+	"sluice/internal/durable"
+	"sluice/pkg/envelope"
+	"sluice/pkg/mofn"
+)
+
+// verifyOrder checks an order under a version of the trust object.
+func (s *Site) verifyOrder(data []byte, under int64) (mofn.SignedOrder, error) {
+	d, err := envelope.ParseDSSE(data, maxFile)
+	if err != nil {
+		return mofn.SignedOrder{}, err
+	}
+	v := s.chain[under-1].store
+	o, err := v.Policy.VerifyOrder(s.Root(), d.Payload, signaturesOf(d), envelope.PAE(d.PayloadType, d.Payload))
+	o.Under = under
+	return o, err
+}
+
+// AddOrder takes an order. One whose key is not enrolled is kept, for the next trust object may enrol it, and counts nothing; one that is
+// here already is no news. It gives the order as it was accepted; zero when it was not. Errors: mofn.ErrOrder, ErrFull, bulletin.ErrFormat, and those of the disk.
+func (s *Site) AddOrder(data []byte) (accepted mofn.SignedOrder, news bool, err error) {
+	o, err := bulletin.NewOrder(data)
+	if err != nil {
+		return accepted, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.addOrder(o)
+}
+
+func (s *Site) addOrder(o bulletin.Order) (accepted mofn.SignedOrder, news bool, err error) {
+	if have, ok := s.orders[o.ID]; ok {
+		return have.signed, false, nil
+	}
+	signed, err := s.verifyOrder(o.Data, int64(s.effect+1))
+	unknown := errors.Is(err, mofn.ErrUnknownSigner)
+	if err != nil && !unknown {
+		return accepted, false, err
+	}
+	if err := s.room(unknown); err != nil {
+		return accepted, false, err
+	}
+	if err := durable.WriteFile(s.dir, ordersDir+"/"+o.ID+".json", o.Data, 0o600); err != nil {
+		return accepted, false, err
+	}
+	if unknown {
+		s.orders[o.ID] = order{data: o.Data}
+		return accepted, true, nil
+	}
+	s.orders[o.ID] = order{data: o.Data, signed: signed}
+	s.state.Under[o.ID] = signed.Under
+	s.floor(signed.Time())
+	if err := s.save(); err != nil {
+		return accepted, false, err
+	}
+	return signed, true, s.judge()
+}
+
+// maxUnknown is how many orders by unknown keys are kept: anybody can make them.
+const maxUnknown = 64
+
+// room keeps strangers from filling the place of officers.
+func (s *Site) room(unknown bool) error {
+	strangers := 0
+	for _, o := range s.orders {
+		if o.signed.ID == "" {
+			strangers++
+		}
+	}
+	if unknown && strangers >= maxUnknown {
+		return fmt.Errorf("%w: %d orders by keys that nobody enrolled are here already", ErrFull, strangers)
+	}
+	if len(s.orders)-strangers >= bulletin.MaxOrders-maxUnknown {
+		return fmt.Errorf("%w: %d orders are here already; a new chain of trust begins without them", ErrFull, len(s.orders))
+	}
+	return nil
+}
+
+// retry looks at the orders of unknown keys again, under the version that takes effect. One that does not verify even now is left alone.
+func (s *Site) retry() error {
+	for id, o := range s.orders {
+		if o.signed.ID != "" {
+			continue
+		}
+		signed, err := s.verifyOrder(o.data, int64(s.effect+1))
+		if err != nil {
+			continue
+		}
+		s.orders[id] = order{data: o.data, signed: signed}
+		s.state.Under[id] = signed.Under
+		s.floor(signed.Time())
+	}
+	return s.save()
+}
+
+// judge computes anew what stands.
+func (s *Site) judge() error {
+	var signed []mofn.SignedOrder
+	for _, o := range s.orders {
+		if o.signed.ID != "" {
+			signed = append(signed, o.signed)
+		}
+	}
+	rulers := make([]mofn.Ruler, s.effect+1)
+	for i := range rulers {
+		st := s.chain[i].store
+		rulers[i] = mofn.Ruler{Version: st.Object.Version, Policy: st.Policy, Root: st.Object.Root}
+	}
+	standing, err := mofn.Judge(rulers[s.effect], rulers[:s.effect], signed)
+	if err != nil {
+		return err
+	}
+	s.standing = standing
+	return nil
+}
+
+// Heard notes the time of an object that people signed and that verified: no true clock shows less.
+func (s *Site) Heard(at time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !at.After(s.state.Floor) {
+		return nil
+	}
+	s.floor(at.UTC().Round(0))
+	return s.save()
+}

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package site is what one side knows of trust over time: the chain of trust objects and which of them is in effect, the orders of
+// officers and what stands of them, and what the last snapshot said (docs/spec/bulletin.md, docs/spec/trust.md section 4).
+//
+//	first trust object (by hand) ─► chain ── quarantine over ─► in effect ─► Trust: policy, keys
+//	bulletin, drop-box, medium ───► orders ── accepted under the version in effect ─► Standing: stops, revocations
+//	                          └───► snapshot ─► Fresh: fresh, stale, late; what is current
+//
+// Both sides hold one. The bastion's takes trust objects and orders from its drop-box and makes bulletins of them; a receiver's takes
+// bulletins. Everything that came is judged before it is put on stable storage, and judged again when it is read from there:
+//
+//	trust/chain/000002.json     DSSE of a trust object that verified against its predecessor; version 1 is the configuration's
+//	trust/orders/<id>.json      DSSE of an order that verified, or whose key is not enrolled yet
+//	trust/snapshot.json         DSSE of the last snapshot that verified
+//	trust/site.json             when each version arrived, under which version an order was accepted, counter, clock floor
+//
+// It has no clock of its own, opens no socket, and never logs: what happened is returned, for the caller's audit log.
+package site
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"sluice/internal/bulletin"
+	"sluice/internal/durable"
+	"sluice/internal/trust"
+	"sluice/pkg/envelope"
+	"sluice/pkg/mofn"
+)
+
+// Reasons of refusal. Errors say in words what was wrong and what to do next.
+var (
+	// ErrChain: a trust object that does not continue the chain, or a chain that another one contradicts.
+	ErrChain = errors.New("site: trust object refused")
+	// ErrGap: a trust object whose predecessor is not here. Nothing is skipped.
+	ErrGap = errors.New("site: a trust object is missing before this one")
+	// ErrFork: there are two trust objects of one version. One of them was made by somebody who should not have been able to.
+	ErrFork = errors.New("site: two trust objects have one version: call a person")
+	// ErrReplay: a snapshot with a counter that was there before.
+	ErrReplay = errors.New("site: the snapshot is not newer than the last one")
+	// ErrState: the files below trust/ are damaged or were changed.
+	ErrState = errors.New("site: the state of trust is damaged")
+	// ErrFull: there is no room for another trust object or order.
+	ErrFull = errors.New("site: no room for more")
+)
+
+const (
+	chainDir     = "chain"
+	ordersDir    = "orders"
+	snapshotFile = "snapshot.json"
+	stateFile    = "site.json"
+	maxFile      = 8 << 20
+)
+
+// Options are what Open takes.
+type Options struct {
+	Dir        *os.Root     // of the files above; stays the caller's
+	First      *trust.Store // version 1, whose fingerprint a person confirmed
+	FirstData  []byte       // its DSSE envelope
+	Quarantine time.Duration
+	Now        time.Time // with a reading of the monotonic clock
+}
+
+// Site is safe for concurrent use.
+type Site struct {
+	dir        *os.Root
+	quarantine time.Duration
+
+	mu       sync.Mutex
+	chain    []version // version 1, 2, 3, ...
+	effect   int       // index of the one in effect
+	orders   map[string]order
+	standing *mofn.Standing
+	state    state
+	snapshot *mofn.Snapshot // the last that verified; nil: none
+
+	started  time.Time // monotonic
+	advanced time.Time // when the counter grew last, monotonic; zero: not in this process
+	gap      int64     // a version that was seen and cannot be taken yet; 0: none
+}
+
+type version struct {
+	store *trust.Store
+	data  []byte
+}
+
+type order struct {
+	data   []byte
+	signed mofn.SignedOrder // zero while its key is not enrolled
+}
+
+// state is site.json.
+type state struct {
+	Type    string               `json:"type"`
+	Arrived map[string]time.Time `json:"arrived"` // fingerprint of a version after the first -> when it verified
+	Under   map[string]int64     `json:"under"`   // order id -> version under which it was accepted
+	Counter int64                `json:"counter"` // of the last snapshot that was taken, or made
+	Floor   time.Time            `json:"floor,omitzero"`
+}
+
+const stateType = "sluice-site-v1"
+
+// Open reads what there is below Dir and judges all of it again. Errors: ErrState, ErrChain, ErrFork, and those of the disk.
+func Open(opt Options) (*Site, error) {
+	s := &Site{
+		dir: opt.Dir, quarantine: opt.Quarantine, started: opt.Now, orders: map[string]order{},
+		chain: []version{{opt.First, opt.FirstData}},
+		state: state{Type: stateType, Arrived: map[string]time.Time{}, Under: map[string]int64{}},
+	}
+	for _, dir := range []string{chainDir, ordersDir} {
+		if err := s.dir.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("trust: %w", err)
+		}
+	}
+	if err := durable.SyncDir(s.dir, "."); err != nil {
+		return nil, err
+	}
+	for _, load := range []func() error{s.loadState, s.loadChain, s.loadOrders} {
+		if err := load(); err != nil {
+			return nil, err
+		}
+	}
+	s.floor(s.chain[0].created())
+	s.effect = s.due(opt.Now)
+	if err := s.judge(); err != nil {
+		return nil, err
+	}
+	return s, s.loadSnapshot()
+}
+
+func (s *Site) loadState() error {
+	b, err := s.read(stateFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, &s.state); err != nil || s.state.Type != stateType || s.state.Arrived == nil || s.state.Under == nil {
+		return errors.Join(fmt.Errorf("%w: %s does not read; restore it from the backup of the state directory, never delete it", ErrState, stateFile), err)
+	}
+	return nil
+}
+
+func (s *Site) loadChain() error {
+	for {
+		name := chainName(len(s.chain) + 1)
+		b, err := s.read(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		next, err := s.successor(b)
+		if err != nil {
+			return fmt.Errorf("%w: %s: %w", ErrState, name, err)
+		}
+		if _, ok := s.state.Arrived[next.fingerprint()]; !ok {
+			// A crash between the file and site.json. Its quarantine begins now, which is the safe side.
+			s.state.Arrived[next.fingerprint()] = s.started.UTC().Round(0)
+		}
+		s.chain = append(s.chain, next)
+		s.floor(next.created())
+	}
+}
+
+func (s *Site) loadOrders() error {
+	names, err := fs.ReadDir(s.dir.FS(), ordersDir)
+	if err != nil {
+		return fmt.Errorf("trust: %w", err)
+	}
+	for _, n := range names {
+		b, err := s.read(ordersDir + "/" + n.Name())
+		if err != nil {
+			return err
+		}
+		o, err := bulletin.NewOrder(b)
+		if err != nil || o.ID+".json" != n.Name() {
+			return errors.Join(fmt.Errorf("%w: %s/%s is not the order of that name", ErrState, ordersDir, n.Name()), err)
+		}
+		kept := order{data: b}
+		if under, ok := s.state.Under[o.ID]; ok {
+			if under < 1 || under > int64(len(s.chain)) {
+				return fmt.Errorf("%w: order %s was accepted under version %d of the trust object, which is not here", ErrState, o.ID, under)
+			}
+			if kept.signed, err = s.verifyOrder(b, under); err != nil {
+				return fmt.Errorf("%w: %s/%s: %w", ErrState, ordersDir, n.Name(), err)
+			}
+			s.floor(kept.signed.Time())
+		}
+		s.orders[o.ID] = kept
+	}
+	return nil
+}
+
+func (s *Site) loadSnapshot() error {
+	b, err := s.read(snapshotFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	// Its key may have left the trust object meanwhile: then it says nothing any more, and the next one will.
+	if snap, err := s.verifySnapshot(b); err == nil {
+		s.snapshot = snap
+	}
+	return nil
+}
+
+// read reads a file of our own, under a cap.
+func (s *Site) read(name string) ([]byte, error) {
+	f, err := s.dir.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, fmt.Errorf("%w: %s is no regular file of at most %d bytes", ErrState, name, maxFile)
+	}
+	return fs.ReadFile(s.dir.FS(), name)
+}
+
+// save puts site.json on stable storage.
+func (s *Site) save() error {
+	b, err := json.Marshal(s.state)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(s.dir, stateFile, b, 0o600)
+}
+
+// floor raises the clock floor. The caller saves.
+func (s *Site) floor(at time.Time) {
+	if at.After(s.state.Floor) {
+		s.state.Floor = at
+	}
+}
+
+// Trust is the trust object in effect.
+func (s *Site) Trust() *trust.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.chain[s.effect].store
+}
+
+// Newest is the newest trust object that verified; it may be in quarantine still.
+func (s *Site) Newest() *trust.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.chain[len(s.chain)-1].store
+}
+
+// Standing is what the orders come to.
+func (s *Site) Standing() *mofn.Standing {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.standing
+}
+
+// Floor is the clock floor: no true clock shows less (docs/spec/bulletin.md section 4).
+func (s *Site) Floor() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state.Floor
+}
+
+// Clock is the later of a clock and the floor.
+func (s *Site) Clock(now time.Time) time.Time {
+	if floor := s.Floor(); now.Before(floor) {
+		return floor
+	}
+	return now
+}
+
+// Root is the fingerprint of the first trust object, in hexadecimal: what orders and snapshots are bound to.
+func (s *Site) Root() string { return s.chain[0].fingerprint() }
+
+// Chain gives the DSSE envelopes of all versions.
+func (s *Site) Chain() [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([][]byte, len(s.chain))
+	for i, v := range s.chain {
+		out[i] = v.data
+	}
+	return out
+}
+
+// Orders gives all orders, those that count nothing yet too, by id.
+func (s *Site) Orders() []bulletin.Order {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ordersLocked()
+}
+
+func (s *Site) ordersLocked() []bulletin.Order {
+	out := make([]bulletin.Order, 0, len(s.orders))
+	for id, o := range s.orders {
+		out = append(out, bulletin.Order{ID: id, Data: o.data})
+	}
+	slices.SortFunc(out, func(a, b bulletin.Order) int {
+		switch {
+		case a.ID < b.ID:
+			return -1
+		case a.ID > b.ID:
+			return 1
+		}
+		return 0
+	})
+	return out
+}
+
+func (v version) fingerprint() string { return hex.EncodeToString(v.store.Fingerprint[:]) }
+
+func (v version) created() time.Time {
+	at, err := time.Parse(time.RFC3339, v.store.Object.Created)
+	if err != nil { // ParseTrust looked
+		return time.Time{}
+	}
+	return at.UTC()
+}
+
+func chainName(v int) string { return fmt.Sprintf("%s/%06d.json", chainDir, v) }
+
+// signaturesOf turns the signatures of a DSSE envelope into those of the policy.
+func signaturesOf(d *envelope.DSSE) []mofn.Signature {
+	out := make([]mofn.Signature, len(d.Signatures))
+	for i, g := range d.Signatures {
+		out[i] = mofn.Signature(g)
+	}
+	return out
+}
