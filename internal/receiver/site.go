@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package receiver
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sluice/internal/audit"
+	"sluice/internal/bulletin"
+	"sluice/internal/journal"
+	"sluice/internal/link"
+	"sluice/internal/recv"
+	"sluice/internal/site"
+	"sluice/internal/trust"
+	"sluice/pkg/envelope"
+	"sluice/pkg/mofn"
+	"sluice/pkg/registry"
+)
+
+// trustDir is the directory of internal/site, below the state directory.
+const trustDir = "trust"
+
+var (
+	// errUnlisted says that no snapshot names the release yet: it may be a part of something else that was played back.
+	errUnlisted = errors.New("receiver: no snapshot of the bastion names this release yet; it is published as soon as one does")
+	// errPredecessor says that the rule publishes in order and the predecessor is not here.
+	errPredecessor = errors.New("receiver: the release before it is not published here; it waits for that one")
+	// errRestored says that the state is older than what the second place remembers.
+	errRestored = errors.New("receiver: the state is older than it was: a backup was restored, or somebody turned it back")
+)
+
+// openSite opens the chain of trust objects, orders and snapshot below the state directory.
+func openSite(cfg Config, state *os.Root, now time.Time) (*site.Site, error) {
+	first, data, err := trust.LoadData(cfg.Trust.Object, cfg.Trust.Fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	if err := state.MkdirAll(trustDir, 0o700); err != nil {
+		return nil, fmt.Errorf("trust: %w", err)
+	}
+	dir, err := state.OpenRoot(trustDir)
+	if err != nil {
+		return nil, fmt.Errorf("trust: %w", err)
+	}
+	s, err := site.Open(site.Options{Dir: dir, First: first, FirstData: data, Quarantine: time.Duration(cfg.Trust.Quarantine), Now: now})
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return s, nil
+}
+
+// CurrentTrust gives the trust objects that have been in effect at this site, the newest first, for verbs that judge without the
+// daemon. It changes nothing.
+func CurrentTrust(cfg Config) ([]*trust.Store, error) {
+	first, data, err := trust.LoadData(cfg.Trust.Object, cfg.Trust.Fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.OpenRoot(cfg.State + "/" + trustDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return []*trust.Store{first}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("trust: %w", err)
+	}
+	defer dir.Close()
+	return site.Effective(site.Options{Dir: dir, First: first, FirstData: data, Quarantine: time.Duration(cfg.Trust.Quarantine), Now: time.Now()})
+}
+
+// store is the trust object in effect.
+func (r *Receiver) store() *trust.Store { return r.site.Trust() }
+
+// judgeBulletin takes a bulletin in. It has no payload, so nothing more of it is wanted whatever it brought.
+func (r *Receiver) judgeBulletin(a link.Announcement, stream io.Reader) (recv.Place, error) {
+	place := recv.Place{Release: a.Release, Whole: true}
+	if a.PayloadSize != 0 {
+		return place, r.refuseUnread(a, fmt.Errorf("%w: announced with %d payload bytes: a bulletin has none", bulletin.ErrFormat, a.PayloadSize))
+	}
+	b, err := bulletin.Read(stream)
+	if err != nil {
+		return place, r.refuseUnread(a, err)
+	}
+	return place, r.TakeBulletin(b)
+}
+
+// TakeBulletin takes a bulletin from the link or a medium: what is right of it counts, what is wrong is said and logged.
+func (r *Receiver) TakeBulletin(b *bulletin.Bulletin) error {
+	t, err := r.site.Take(b, r.wall())
+	if err != nil {
+		return err
+	}
+	var events []journal.Event
+	for _, st := range t.Trust {
+		events = append(events, r.trustEvent(audit.ActionTrustArrived, st))
+	}
+	for _, st := range t.Effect {
+		events = append(events, r.trustEvent(audit.ActionTrustEffect, st))
+	}
+	for _, o := range t.Orders {
+		events = append(events, r.orderEvent(o))
+	}
+	for _, p := range t.Problems {
+		if errors.Is(p, site.ErrReplay) {
+			continue // the carousel says everything several times
+		}
+		r.metrics.bulletinProblems.Inc()
+		events = append(events, journal.Event{Actor: r.actor(), Action: audit.ActionRefusedBulletin, Detail: clip(p.Error())})
+		r.log.Warn("bulletin", zap.Error(p))
+	}
+	for _, e := range events {
+		if err := r.journal.Append(e); err != nil {
+			return err
+		}
+		r.log.Info(e.Action, zap.String("detail", e.Detail), zap.String("officer", e.Officer))
+	}
+	if len(t.Orders) > 0 || len(t.Effect) > 0 {
+		r.reorder.Store(true)
+	}
+	if len(t.Effect) > 0 {
+		r.useLinkKeys()
+	}
+	if t.Snapshot == nil {
+		return nil
+	}
+	if err := r.markListed(t.Snapshot); err != nil {
+		return err
+	}
+	err = r.witness(b.Proof, t.Snapshot)
+	r.wake()
+	return err
+}
+
+func (r *Receiver) trustEvent(action string, st *trust.Store) journal.Event {
+	return journal.Event{
+		Actor: r.actor(), Action: action, Digest: hex.EncodeToString(st.Fingerprint[:]),
+		Detail: fmt.Sprintf("version %d, %s", st.Object.Version, strings.Join(mofn.Words(st.Fingerprint[:]), " ")),
+	}
+}
+
+// orderEvent is the event of an order that was accepted.
+func (r *Receiver) orderEvent(o mofn.SignedOrder) journal.Event {
+	what := strings.TrimSpace(o.Kind + " " + o.Target)
+	if o.Action == mofn.ActionResume {
+		what = strings.Join(o.Lifts, " ")
+	}
+	e := journal.Event{Actor: r.actor(), Action: audit.ActionOrder + " " + o.Action, Officer: o.Officer, Key: o.Key.String(), Digest: o.ID, Detail: clip(what + ": " + o.Reason)}
+	if o.Kind == mofn.KindRelease {
+		e.Release = o.Target
+	}
+	return e
+}
+
+// markListed notes which releases a snapshot names: once named, a release may be published although a later one takes its place.
+func (r *Receiver) markListed(s *mofn.Snapshot) error {
+	for _, c := range s.Releases {
+		job, err := r.journal.Get(c.Release)
+		if errors.Is(err, journal.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		d, err := dataOf(job)
+		if err != nil || d.Listed || job.Stream != c.Stream || job.Epoch != c.Epoch || job.Seq != c.Seq {
+			continue
+		}
+		if _, err := r.journal.Touch(job.ID, func(j *journal.Job) error {
+			return setData(j, func(d *jobData) { d.Listed = true })
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkListed holds a release back that no snapshot names, where the trust object has somebody who makes snapshots.
+func (r *Receiver) checkListed(job journal.Job) error {
+	if len(r.store().Object.Heartbeats) == 0 {
+		return nil
+	}
+	d, err := dataOf(job)
+	if err != nil || d.Listed {
+		return err
+	}
+	if s := r.site.Snapshot(); s != nil && s.Names(mofn.Current{Stream: job.Stream, Epoch: job.Epoch, Seq: job.Seq, Release: job.Release}) {
+		return nil
+	}
+	return errUnlisted
+}
+
+// checkPredecessor holds a release back whose rule publishes a stream in order, until the release before it is published.
+func (r *Receiver) checkPredecessor(env *envelope.Envelope) error {
+	p := env.Statement.Predicate
+	rule, err := r.store().Policy.Rule(p.Stream)
+	if err != nil || !rule.Chain || p.Prev == "" {
+		return err
+	}
+	m, ok, err := r.journal.HighWater(p.Stream)
+	if err != nil {
+		return err
+	}
+	if ok && m.Release == p.Prev {
+		return nil
+	}
+	return fmt.Errorf("%w (%s of %s); a site that never had it raises the floor of the stream in the trust object, or imports it", errPredecessor, p.Prev, p.Stream)
+}
+
+// witness holds the bastion's audit log against its last checkpoint: a log that was rewritten is a fork, and an alarm.
+func (r *Receiver) witness(proof []byte, s *mofn.Snapshot) error {
+	if proof == nil {
+		return nil
+	}
+	key, ok := r.logKeyOf(s.Log.Origin)
+	if !ok {
+		return nil // the trust object does not bind this log
+	}
+	state, err := r.journal.Witness(s.Log.Origin)
+	if err != nil {
+		return err
+	}
+	w, err := audit.NewWitness(s.Log.Origin, key, state)
+	if err != nil {
+		return err
+	}
+	news, err := w.Update(proof)
+	switch {
+	case errors.Is(err, audit.ErrBehind), errors.Is(err, audit.ErrGap):
+		r.log.Info("the bastion's audit log", zap.Error(err))
+		return nil
+	case err != nil:
+		r.metrics.forks.Inc()
+		r.log.Error("the bastion's audit log", zap.Error(err))
+		return r.journal.Append(journal.Event{Actor: r.actor(), Action: audit.ActionFork, Detail: clip(err.Error())})
+	case !news:
+		return nil
+	}
+	return r.journal.SetWitness(s.Log.Origin, w.Note(), journal.Event{})
+}
+
+func (r *Receiver) logKeyOf(origin string) (*audit.Key, bool) {
+	for _, l := range r.store().Object.Logs {
+		if l.Origin != origin {
+			continue
+		}
+		key, err := audit.PublicKey(l.Suite, l.Public)
+		return key, err == nil
+	}
+	return nil, false
+}
+
+// useLinkKeys gives the front the link keys of the trust object in effect.
+func (r *Receiver) useLinkKeys() {
+	r.mu.Lock()
+	front := r.front
+	r.mu.Unlock()
+	if front == nil {
+		return
+	}
+	if err := front.SetLinkKeys(linkKeys(r.store())); err != nil {
+		r.log.Error("link keys of the trust object", zap.Error(err))
+	}
+}
+
+// tick puts trust objects into effect whose quarantine is over, and has orders applied that came or changed.
+func (r *Receiver) tick(ctx context.Context) error {
+	taken, err := r.site.Tick(r.wall())
+	if err != nil {
+		return err
+	}
+	for _, st := range taken {
+		if err := r.journal.Append(r.trustEvent(audit.ActionTrustEffect, st)); err != nil {
+			return err
+		}
+		r.log.Info("trust object in effect", zap.Int64("version", st.Object.Version))
+		r.reorder.Store(true)
+	}
+	if len(taken) > 0 {
+		r.useLinkKeys()
+	}
+	if !r.reorder.Swap(false) {
+		return nil
+	}
+	err = r.applyOrders(ctx)
+	if err != nil {
+		r.reorder.Store(true)
+	}
+	if err != nil && Classify(err) != Broken && ctx.Err() == nil {
+		r.log.Warn("orders; tried again", zap.Error(err))
+		return nil
+	}
+	return err
+}
+
+// applyOrders withdraws what is published and stopped or revoked, gives back what is not stopped any more, and refuses for good what
+// was revoked before it was published.
+func (r *Receiver) applyOrders(ctx context.Context) error {
+	jobs, err := r.journal.List(nil)
+	if err != nil {
+		return err
+	}
+	standing := r.site.Standing()
+	var errs []error
+	for _, job := range jobs {
+		id, err := envelope.ParseDigest(job.ID)
+		if err != nil {
+			return err
+		}
+		rev, revoked := standing.RevocationOf([32]byte(id))
+		stop, stopped := standing.StopOfRelease([32]byte(id))
+		w := registry.Withdrawal{Final: revoked, Reason: rev.Reason, Orders: rev.Orders}
+		if !revoked && stopped {
+			w.Reason, w.Orders = stop.Reason, []string{stop.ID}
+		}
+		switch {
+		case job.State == statePublished && (revoked || stopped), job.State == stateWithdrawn && revoked:
+			errs = append(errs, r.withdraw(ctx, job, w))
+		case job.State == stateWithdrawn && !stopped:
+			errs = append(errs, r.restore(ctx, job))
+		case revoked && inFlight(job.State):
+			errs = append(errs, r.refuseRevoked(job))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// withdraw takes a published release from every reader. The registry first: a crash between the two is put right by the next pass.
+func (r *Receiver) withdraw(ctx context.Context, job journal.Job, w registry.Withdrawal) error {
+	r.stage.Lock()
+	defer r.stage.Unlock()
+	d, err := dataOf(job)
+	if err != nil {
+		return err
+	}
+	if job.State == stateWithdrawn && (d.Revoked || !w.Final) {
+		return nil
+	}
+	if err := r.registry.Withdraw(ctx, job.Name, [32]byte(mustDigest(job.ID)), oneLine(w)); err != nil {
+		return fmt.Errorf("withdraw %s: %w", job.ID, err)
+	}
+	note := func(j *journal.Job) error {
+		j.LastError, j.Attempts, j.NotBefore = clip(w.Reason), 0, time.Time{}
+		return setData(j, func(d *jobData) { d.Revoked = w.Final; d.SpoolKept = d.SpoolKept && !w.Final })
+	}
+	event := r.newEvent("withdrawn", job.ID, fmt.Sprintf("final %t, orders %s: %s", w.Final, strings.Join(w.Orders, " "), w.Reason))
+	if job.State == stateWithdrawn {
+		_, err = r.journal.Touch(job.ID, note, event)
+	} else {
+		_, err = r.journal.Advance(job.ID, job.State, stateWithdrawn, note, event)
+	}
+	if err != nil {
+		return err
+	}
+	r.metrics.transitions.WithLabelValues(stateWithdrawn).Inc()
+	r.log.Warn("withdrawn", zap.String("release", job.ID), zap.Bool("final", w.Final), zap.String("reason", w.Reason))
+	if w.Final {
+		return r.removeSpool(job.ID)
+	}
+	return nil
+}
+
+// oneLine makes the officer's words fit the registry's record.
+func oneLine(w registry.Withdrawal) registry.Withdrawal {
+	const most = 512
+	reason := strings.Join(strings.Fields(w.Reason), " ")
+	if len(reason) > most {
+		reason = strings.ToValidUTF8(reason[:most], "")
+	}
+	w.Reason = reason
+	const orders = 32
+	w.Orders = w.Orders[:min(len(w.Orders), orders)]
+	return w
+}
+
+// restore gives a release back whose stop the quorum lifted. The envelope is judged once more, without succession: it was the newest of its
+// stream when it was published.
+func (r *Receiver) restore(ctx context.Context, job journal.Job) error {
+	r.stage.Lock()
+	defer r.stage.Unlock()
+	d, err := dataOf(job)
+	if err != nil || d.Revoked {
+		return err
+	}
+	env, err := publishedEnvelope(ctx, r.registry, job.Name, mustDigest(job.ID))
+	if err != nil {
+		return fmt.Errorf("give back %s: %w", job.ID, err)
+	}
+	if _, err := r.checkPublished(env); err != nil {
+		return fmt.Errorf("give back %s: %w", job.ID, err)
+	}
+	w := registry.Withdrawal{Reason: "the quorum resumed it", Orders: liftedBy(r.site.Standing(), job.ID)}
+	if err := r.registry.Restore(ctx, job.Name, [32]byte(mustDigest(job.ID)), [32]byte(env.Statement.Predicate.DirectoryDigest), w); err != nil {
+		return fmt.Errorf("give back %s: %w", job.ID, err)
+	}
+	if _, err := r.journal.Advance(job.ID, stateWithdrawn, statePublished, clearError, r.newEvent("given back", job.ID, "")); err != nil {
+		return err
+	}
+	r.metrics.transitions.WithLabelValues(statePublished).Inc()
+	r.log.Info("given back", zap.String("release", job.ID))
+	return nil
+}
+
+// liftedBy are the ids of the stops of a release that were lifted.
+func liftedBy(s *mofn.Standing, release string) (ids []string) {
+	for _, o := range s.Lifted {
+		if o.Kind == mofn.KindRelease && o.Target == release {
+			ids = append(ids, o.ID)
+		}
+	}
+	return ids
+}
+
+// refuseRevoked refuses a release that was revoked on its way.
+func (r *Receiver) refuseRevoked(job journal.Job) error {
+	sh, err := findShelf(r.spool, mustDigest(job.ID))
+	if err != nil {
+		return err
+	}
+	defer sh.Close()
+	env, err := sh.envelope()
+	if err != nil {
+		return err
+	}
+	cause := trust.CheckOrders(job.Stream, env.ID, r.site.Standing())
+	if err := r.settle(env, cause); err != nil && Classify(err) != Refused {
+		return err
+	}
+	return nil
+}
+
+// checkPublished judges a release that was published: under the trust object in effect, or under an earlier one that was in effect
+// once. A revocation counts, succession and expiry do not.
+func (r *Receiver) checkPublished(env *envelope.Envelope) (mofn.Approval, error) {
+	var first error
+	for _, st := range r.site.Been() {
+		a, err := st.Check(env, trust.Rules{Receiver: r.cfg.Receiver})
+		if err == nil {
+			return a, trust.CheckOrders(env.Statement.Predicate.Stream, env.ID, onlyRevocations(r.site.Standing()))
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return mofn.Approval{}, first
+}
+
+// onlyRevocations is a standing without its stops: a stopped stream keeps what it published.
+func onlyRevocations(s *mofn.Standing) *mofn.Standing {
+	if s == nil {
+		return nil
+	}
+	return &mofn.Standing{Revocations: s.Revocations}
+}
