@@ -134,6 +134,15 @@ func ParseKey(file []byte) (*Key, error) {
 	return &Key{ID: id, Suite: suite, File: bytes.Clone(file), public: k, bytes: public}, nil
 }
 
+// PublicKey is ParseKey of a key that stands in a trust object.
+func PublicKey(suite mofn.Suite, public []byte) (*Key, error) {
+	file, err := (&mofn.SecretKey{Suite: suite, Public: public}).MarshalPublic()
+	if err != nil {
+		return nil, fmt.Errorf("%w: log key: %w", ErrFormat, err)
+	}
+	return ParseKey(file)
+}
+
 // hash is the key id of C2SP signed-note for the log of an origin.
 func (k *Key) hash(origin string) uint32 {
 	h := sha256.New()

@@ -19,6 +19,13 @@ const (
 	ActionReject   = "reject"    // an officer's rejection was seen and holds
 	ActionReadBack = "read back" // published bytes were read again, and are right
 	ActionFsck     = "fsck"      // a check of journal, spool and registry ended
+
+	ActionTrustArrived    = "trust object arrived" // it verified, and is in quarantine
+	ActionTrustEffect     = "trust object in effect"
+	ActionOrder           = "order"            // followed by stop, resume or revoke: an officer's order was accepted
+	ActionRefusedBulletin = "refused bulletin" // a part of one
+	ActionFork            = "fork"             // the other side's log contradicts what was seen of it
+	ActionRestored        = "restored state accepted"
 )
 
 const (
@@ -51,7 +58,8 @@ func Moves(side string) map[string][]string {
 		"VERIFIED":  {"INSPECTED", "REJECTED"},
 		"INSPECTED": {"HELD", "REJECTED"},
 		"HELD":      {"PUBLISHED", "RECEIVING", "REJECTED"},
-		"PUBLISHED": {journal.StateDeleted},
+		"PUBLISHED": {"WITHDRAWN", journal.StateDeleted},
+		"WITHDRAWN": {"PUBLISHED", journal.StateDeleted},
 		"REJECTED":  {"RECEIVING"},
 	}
 }

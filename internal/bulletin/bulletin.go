@@ -6,7 +6,7 @@
 //	snapshot ─┐
 //	trust  1..N ┤                                        ┌─► trust objects, verified one after the other
 //	orders   ─┼─► Write ─► stream (link, or a file) ─► Read ─► orders, each by its officer's key
-//	proof    ─┘                                          └─► snapshot, by a heartbeat key
+//	proofs   ─┘                                          └─► snapshot, by a heartbeat key
 //
 // It knows the form and no key: who may say what is for internal/site, which has the trust objects. A stream is read under caps, and
 // nothing of it is believed because of its place.
@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sluice/pkg/envelope"
@@ -31,6 +32,7 @@ const (
 	MaxStream    = 64 << 20
 	MaxTrust     = 256
 	MaxOrders    = mofn.MaxOrders
+	MaxProofs    = 64
 	maxSnapshot  = 1 << 20
 	maxTrustBody = 8 << 20
 	maxOrderBody = 64 << 10
@@ -54,12 +56,18 @@ const (
 // ErrFormat says that a stream is no bulletin, or not a whole one.
 var ErrFormat = errors.New("bulletin: malformed")
 
-// Bulletin is the parts of one. All are DSSE envelopes as they were signed, but the proof, which is a text of docs/spec/audit.md section 5.
+// Bulletin is the parts of one. All are DSSE envelopes as they were signed, but the proofs, which are texts of docs/spec/audit.md section 5.
 type Bulletin struct {
 	Snapshot []byte
 	Trust    [][]byte // version 1, 2, 3, ...
 	Orders   []Order  // strictly increasing by ID
-	Proof    []byte   // nil: none
+	Proofs   []Proof // strictly increasing by Old
+}
+
+// Proof is the text of docs/spec/audit.md section 5 that begins at the size Old. It was not looked at.
+type Proof struct {
+	Old  int64
+	Text []byte
 }
 
 // Order is an order as it travels. Its signature was not looked at.
@@ -99,8 +107,8 @@ func (b *Bulletin) Bytes() ([]byte, error) {
 	for _, o := range b.Orders {
 		put(typeOrder, o.ID, o.Data)
 	}
-	if b.Proof != nil {
-		put(typeProof, "", b.Proof)
+	for _, p := range b.Proofs {
+		put(typeProof, proofName(p.Old), p.Text)
 	}
 	out = append(out, typeEnd, 0, 0, 0)
 	out = binary.BigEndian.AppendUint64(out, sha256.Size)
@@ -114,6 +122,9 @@ func (b *Bulletin) Bytes() ([]byte, error) {
 
 // versionName is the name of the section of version i+1.
 func versionName(i int) string { return fmt.Sprintf("%06d", i+1) }
+
+// proofName is the name of the section of the proof that begins at a size.
+func proofName(old int64) string { return fmt.Sprintf("%012d", old) }
 
 // reader counts what it reads.
 type reader struct {
@@ -143,7 +154,7 @@ func Read(r io.Reader) (*Bulletin, error) {
 			return b, in.end(b, size, digest.Sum(nil)) // the header of the end is under the digest
 		}
 		if typ < last || typ == typeEnd || typ > typeProof {
-			return nil, fmt.Errorf("%w: a section of type %d after one of type %d: want snapshot, trust objects, orders, proof, end (section 1)", ErrFormat, typ, last)
+			return nil, fmt.Errorf("%w: a section of type %d after one of type %d: want snapshot, trust objects, orders, proofs, end (section 1)", ErrFormat, typ, last)
 		}
 		last = typ
 		if err := in.section(b, typ, name, size); err != nil {
@@ -200,7 +211,11 @@ func (in *reader) section(b *Bulletin, typ byte, name string, size int64) error 
 	case typeTrust:
 		b.Trust = append(b.Trust, body)
 	case typeProof:
-		b.Proof = body
+		old, err := strconv.ParseInt(name, 10, 64)
+		if err != nil || proofName(old) != name || old < 0 {
+			return fmt.Errorf("%w: a proof named %+q: its old size as 12 digits is wanted (section 1)", ErrFormat, name)
+		}
+		b.Proofs = append(b.Proofs, Proof{old, body})
 	case typeOrder:
 		o, err := NewOrder(body)
 		if err != nil {
@@ -217,16 +232,18 @@ func (in *reader) section(b *Bulletin, typ byte, name string, size int64) error 
 // room says whether a section may come now under its name.
 func (b *Bulletin) room(typ byte, name string) error {
 	switch {
-	case typ == typeSnapshot && (b.Snapshot != nil || name != ""), typ == typeProof && (b.Proof != nil || name != ""):
+	case typ == typeSnapshot && (b.Snapshot != nil || name != ""):
 		return fmt.Errorf("a section of type %d named %+q, or a second one", typ, name)
 	case typ != typeSnapshot && b.Snapshot == nil:
 		return errors.New("the snapshot does not come first")
-	case typ == typeTrust && len(b.Trust) == MaxTrust, typ == typeOrder && len(b.Orders) == MaxOrders:
+	case typ == typeTrust && len(b.Trust) == MaxTrust, typ == typeOrder && len(b.Orders) == MaxOrders, typ == typeProof && len(b.Proofs) == MaxProofs:
 		return fmt.Errorf("too many sections of type %d", typ)
 	case typ == typeTrust && name != versionName(len(b.Trust)):
 		return fmt.Errorf("trust object %+q where %q is due", name, versionName(len(b.Trust)))
 	case typ == typeOrder && len(b.Orders) > 0 && b.Orders[len(b.Orders)-1].ID >= name:
 		return fmt.Errorf("order %+q does not come after %q", name, b.Orders[len(b.Orders)-1].ID)
+	case typ == typeProof && len(b.Proofs) > 0 && proofName(b.Proofs[len(b.Proofs)-1].Old) >= name:
+		return fmt.Errorf("proof %+q does not come after %q", name, proofName(b.Proofs[len(b.Proofs)-1].Old))
 	}
 	return nil
 }
@@ -270,8 +287,8 @@ func (b *Bulletin) Matches(s *mofn.Snapshot) error {
 		return fmt.Errorf("%w: the snapshot names the orders %s, here are %s: somebody left one out, or put one in", ErrFormat, few(s.Orders), few(ids))
 	case int64(len(b.Trust)) != s.Trust.Version:
 		return fmt.Errorf("%w: the snapshot names version %d of the trust object, here are %d", ErrFormat, s.Trust.Version, len(b.Trust))
-	case (b.Proof == nil) != (s.Log == mofn.LogRef{}):
-		return fmt.Errorf("%w: the snapshot and the stream do not agree whether there is a proof of the log", ErrFormat)
+	case len(b.Proofs) > 0 && s.Log == mofn.LogRef{}:
+		return fmt.Errorf("%w: there are proofs of a log, and the snapshot names none", ErrFormat)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"sluice/internal/audit"
+	"sluice/internal/bulletin"
 	"sluice/internal/journal"
 	"sluice/internal/link"
 	"sluice/internal/recv"
@@ -44,6 +45,10 @@ func (r *Receiver) Judge(ctx context.Context, a link.Announcement, stream io.Rea
 }
 
 func (r *Receiver) judge(ctx context.Context, a link.Announcement, stream io.ReaderAt, size int64) (place recv.Place, err error) {
+	start := make([]byte, 8)
+	if n, err := stream.ReadAt(start, 0); n == len(start) && (err == nil || errors.Is(err, io.EOF)) && bulletin.IsBulletin(start) {
+		return r.judgeBulletin(a, io.NewSectionReader(stream, 0, size))
+	}
 	env, err := envelope.Read(io.NewSectionReader(stream, 0, size))
 	if err != nil {
 		return place, r.refuseUnread(a, err)
@@ -88,7 +93,7 @@ func (r *Receiver) check(env *envelope.Envelope) (mofn.Approval, error) {
 	if size := env.Statement.Predicate.TotalSize; size > int64(r.cfg.Limits.MaxRelease) {
 		return mofn.Approval{}, fmt.Errorf("%w: %d bytes, limits.max_release is %d", errTooLarge, size, int64(r.cfg.Limits.MaxRelease))
 	}
-	approval, err := r.trust.Check(env, r.rules())
+	approval, err := r.store().Check(env, r.rules())
 	if err != nil {
 		return mofn.Approval{}, err
 	}
@@ -112,7 +117,7 @@ func (r *Receiver) checkStopped(id envelope.Digest) error {
 }
 
 func (r *Receiver) rules() trust.Rules {
-	return trust.Rules{Receiver: r.cfg.Receiver, Now: r.now(), Mark: r.mark}
+	return trust.Rules{Receiver: r.cfg.Receiver, Now: r.site.Clock(r.now()), Mark: r.mark, Standing: r.site.Standing()}
 }
 
 func (r *Receiver) mark(stream string) (epoch, seq int64, ok bool, err error) {
@@ -230,7 +235,7 @@ func (r *Receiver) recordDecisions(env *envelope.Envelope) error {
 	if err != nil {
 		return err
 	}
-	events, err := audit.Decisions(r.trust, env, d.Decisions)
+	events, err := audit.Decisions(r.store(), env, d.Decisions)
 	if err != nil || len(events) == 0 {
 		return err
 	}

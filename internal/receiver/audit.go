@@ -50,7 +50,7 @@ func (r *Receiver) Audit() *audit.Log { return r.audit }
 // startEvent says which build runs with which configuration under which trust object.
 func (r *Receiver) startEvent(version string) journal.Event {
 	return journal.Event{
-		Actor: r.actor(), Action: audit.ActionStart, Digest: fmt.Sprintf("%x", r.trust.Fingerprint),
-		Detail: fmt.Sprintf("version %s; configuration %s; trust object %d", version, r.cfg.Digest, r.trust.Object.Version),
+		Actor: r.actor(), Action: audit.ActionStart, Digest: fmt.Sprintf("%x", r.store().Fingerprint),
+		Detail: fmt.Sprintf("version %s; configuration %s; trust object %d", version, r.cfg.Digest, r.store().Object.Version),
 	}
 }

@@ -287,10 +287,11 @@ func (m *Meter) Close() error {
 // NewMeter starts a process that faces the link, for calibrating while no daemon runs; command makes this program one. It keeps what it
 // must in dir, which is the caller's to remove, and touches nothing of the daemon's. The sockets stay the caller's.
 func NewMeter(ctx context.Context, cfg Config, sockets []*os.File, command []string, dir string, log *zap.Logger) (_ *Meter, err error) {
-	st, err := trust.Load(cfg.Trust.Object, cfg.Trust.Fingerprint)
+	been, err := CurrentTrust(cfg)
 	if err != nil {
 		return nil, err
 	}
+	st := been[0]
 	key, err := loadKey(cfg, st)
 	if err != nil {
 		return nil, err

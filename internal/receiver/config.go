@@ -48,10 +48,14 @@ type Admin struct {
 	Listen string `yaml:"listen"`
 }
 
-// Trust names the trust object and the fingerprint that a person confirmed.
+// Trust names the first trust object and the fingerprint that a person confirmed.
 type Trust struct {
 	Object      string `yaml:"object"`
 	Fingerprint string `yaml:"fingerprint"`
+	// Quarantine is the time from the arrival of a later trust object until it takes effect.
+	Quarantine strictyaml.Duration `yaml:"quarantine"`
+	// SecondPlace is a file on another disk that remembers how far this state had come, so that an old backup is noticed; "": none.
+	SecondPlace string `yaml:"second_place"`
 }
 
 // Keys names the receiver's key files and the file with their passphrase.
@@ -122,6 +126,7 @@ func DefaultConfig() Config {
 		Log:    Log{Level: "info", Format: "json"},
 		Admin:  Admin{Listen: "127.0.0.1:9402"},
 		Link:   Link{Listen: Addresses{"0.0.0.0:4710"}, ReceiveBuffer: 64 << 20, Confine: ConfineRequired},
+		Trust:  Trust{Quarantine: strictyaml.Duration(72 * time.Hour)},
 		Retain: strictyaml.Duration(time.Minute),
 		Limits: Limits{MaxRelease: 2 << 40, MaxReleases: 8},
 	}
@@ -165,6 +170,7 @@ func (c *Config) Validate() error {
 	bad(c.Admin.Listen != "", "admin.listen: an address is required")
 	bad(c.Trust.Object != "", "trust.object: the file of the trust object is required")
 	bad(fingerprintRule.MatchString(c.Trust.Fingerprint), "trust.fingerprint: 64 hex digits are required (diode-receiver trust fingerprint FILE shows them; compare them with the paper record)")
+	bad(c.Trust.Quarantine >= 0, "trust.quarantine: must not be negative")
 	bad(c.Keys.HPKE != "", "keys.hpke: the receiver's key file is required")
 	bad(c.Keys.PassphraseFile != "", "keys.passphrase_file: a file is required")
 	errs = append(errs, c.Link.Listen.problems()...)

@@ -92,7 +92,7 @@ func (r *Receiver) sweep() error {
 // wantsSpool tells whether a job still needs its spool directory. One whose data cannot be read keeps it.
 func wantsSpool(j journal.Job) bool {
 	d, err := dataOf(j)
-	return err != nil || j.State != stateRejected && (j.State != statePublished || d.SpoolKept)
+	return err != nil || j.State != stateRejected && (j.State != statePublished && j.State != stateWithdrawn || d.SpoolKept)
 }
 
 // Resume removes the spool directories that no job needs, and reopens the receptions that a crash or a stop interrupted, so that the
@@ -151,6 +151,9 @@ func (r *Receiver) loop(ctx context.Context) error {
 		if err := r.Step(ctx); err != nil {
 			return err
 		}
+		if err := r.remember(); err != nil {
+			r.log.Warn("second place", zap.Error(err))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -164,6 +167,9 @@ func (r *Receiver) loop(ctx context.Context) error {
 func (r *Receiver) Step(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := r.failure(); err != nil {
+			return err
+		}
+		if err := r.tick(ctx); err != nil {
 			return err
 		}
 		jobs, err := r.journal.Due(r.now(), stateReceived, stateVerified, stateInspected, stateHeld)

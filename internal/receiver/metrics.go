@@ -12,6 +12,9 @@ type metrics struct {
 	transitions *prometheus.CounterVec
 	refused     prometheus.Counter
 	published   prometheus.Counter
+
+	bulletinProblems prometheus.Counter
+	forks            prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -28,11 +31,19 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Namespace: "sluice", Subsystem: "receiver", Name: "published_total",
 			Help: "Releases published.",
 		}),
+		bulletinProblems: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "sluice", Subsystem: "receiver", Name: "bulletin_problems_total",
+			Help: "Parts of bulletins that were refused, replays apart.",
+		}),
+		forks: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "sluice", Subsystem: "receiver", Name: "forks_total",
+			Help: "Times that the bastion's audit log contradicted what was seen of it.",
+		}),
 	}
 	if reg == nil {
 		return m, nil
 	}
-	return m, errors.Join(reg.Register(m.transitions), reg.Register(m.refused), reg.Register(m.published))
+	return m, errors.Join(reg.Register(m.transitions), reg.Register(m.refused), reg.Register(m.published), reg.Register(m.bulletinProblems), reg.Register(m.forks))
 }
 
 // awaited shows the releases that were announced and have not arrived, as of the scrape.

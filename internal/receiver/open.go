@@ -102,12 +102,12 @@ func loadKey(cfg Config, st *trust.Store) (*mofn.SecretKey, error) {
 
 // StartFront starts the process that faces the link, on sockets that stay the caller's. command makes this program one.
 func (r *Receiver) StartFront(ctx context.Context, sockets []*os.File, command []string, reg prometheus.Registerer) error {
-	key, err := loadKey(r.cfg, r.trust)
+	key, err := loadKey(r.cfg, r.store())
 	if err != nil {
 		return err
 	}
 	front, err := recv.Start(ctx, recv.Options{
-		Command: command, Sockets: sockets, Buffer: int(r.cfg.Link.ReceiveBuffer), PrivateKey: key.Secret, LinkKeys: linkKeys(r.trust),
+		Command: command, Sockets: sockets, Buffer: int(r.cfg.Link.ReceiveBuffer), PrivateKey: key.Secret, LinkKeys: linkKeys(r.store()),
 		State: r.state, StatePath: r.cfg.State, Lock: r.lock, BestEffort: r.cfg.Link.Confine == ConfineBestEffort,
 		Daemon: r, Logger: r.log.Named("recv"), Registerer: reg,
 	})
@@ -162,10 +162,11 @@ func Check(cfg Config) error {
 	if err := admin.CheckAddr(cfg.Admin.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("admin.listen: %w", err))
 	}
-	st, err := trust.Load(cfg.Trust.Object, cfg.Trust.Fingerprint)
+	been, err := CurrentTrust(cfg)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
+	st := been[0]
 	if _, err := loadKey(cfg, st); err != nil {
 		errs = append(errs, err)
 	}
@@ -201,5 +202,9 @@ func (r *Receiver) Ready(ctx context.Context) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	return report.Unready()
+	reasons := report.Unready()
+	if f := r.site.Fresh(r.wall()); f.State == site.Stale || f.State == site.Late {
+		reasons = append(reasons, f.Text)
+	}
+	return reasons
 }

@@ -4,11 +4,13 @@ package receiver
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +20,7 @@ import (
 	"sluice/internal/journal"
 	"sluice/internal/link"
 	"sluice/internal/recv"
+	"sluice/internal/site"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 )
@@ -30,6 +33,8 @@ type Options struct {
 	Progress   func(stage, release string, done, total int64) // nil: none
 	// Version is the build of a daemon, whose start and stop are events of the log then; "" for a verb.
 	Version string
+	// AcceptRestored takes a state that is behind the second place; see `trust accept-restored`.
+	AcceptRestored bool
 }
 
 // Receiver is the slow half of the high side: journal, spool, trust and registry. One process at a time may hold it.
@@ -37,8 +42,9 @@ type Receiver struct {
 	cfg      Config
 	log      *zap.Logger
 	now      func() time.Time
+	wall     func() time.Time // now with a reading of the monotonic clock
 	report   func(stage, release string, done, total int64) // nil: nobody wants to know
-	trust    *trust.Store
+	site     *site.Site
 	journal  *journal.Journal
 	registry Target
 	state    *os.Root
@@ -51,6 +57,10 @@ type Receiver struct {
 
 	wakeup   chan struct{}
 	watchers sync.WaitGroup
+
+	reorder   atomic.Bool // orders or the trust object in effect changed, and were not applied yet
+	remembers bool        // the second place agreed, and is kept up
+	second    second      // what it was told last
 
 	stage sync.Mutex // held while a stage runs, and while a release is refused from outside; taken before mu
 
@@ -72,6 +82,8 @@ type Front interface {
 	Status() link.Status
 	// Problem says why nothing is received now; empty: all is well.
 	Problem() string
+	// SetLinkKeys says which keys may announce sessions from now on.
+	SetLinkKeys(keys []ed25519.PublicKey) error
 }
 
 // Open loads the trust object, opens journal, spool and registry, and puts right what a crash left. The caller closes it.
@@ -88,18 +100,17 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error)
 		clock = time.Now
 	}
 	r.now = func() time.Time { return clock().UTC() }
+	r.wall = clock
+	r.reorder.Store(true)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close())
 		}
 	}()
-	if r.trust, err = trust.Load(cfg.Trust.Object, cfg.Trust.Fingerprint); err != nil {
-		return nil, err
-	}
 	if r.metrics, err = newMetrics(opt.Registerer); err != nil {
 		return nil, err
 	}
-	if err := r.openState(ctx); err != nil {
+	if err := r.openState(ctx, opt.AcceptRestored); err != nil {
 		return nil, err
 	}
 	if err := registerAwaited(opt.Registerer, r.LinkReport); err != nil {
@@ -121,7 +132,7 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error)
 	return r, r.journal.Append(r.startEvent(opt.Version))
 }
 
-func (r *Receiver) openState(ctx context.Context) (err error) {
+func (r *Receiver) openState(ctx context.Context, restored bool) (err error) {
 	if err := os.MkdirAll(r.cfg.State, 0o700); err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
@@ -137,6 +148,16 @@ func (r *Receiver) openState(ctx context.Context) (err error) {
 	r.local = recv.NewLocal(r.state, r.log)
 	r.assembler = r.local
 	if r.journal, err = journal.Open(r.cfg.State+"/journal.db", journal.Options{States: transitions(), Now: r.now}); err != nil {
+		return err
+	}
+	if r.site, err = openSite(r.cfg, r.state, r.wall()); err != nil {
+		return err
+	}
+	look := r.checkSecondPlace
+	if restored {
+		look = r.acceptRestored
+	}
+	if err := look(); err != nil {
 		return err
 	}
 	if r.lock, err = recv.Lock(ctx, r.state); err != nil {
@@ -155,6 +176,12 @@ func (r *Receiver) Close() error {
 	}
 	if r.registry != nil {
 		errs = append(errs, r.registry.Close())
+	}
+	if r.journal != nil && r.site != nil && r.remembers {
+		errs = append(errs, r.remember())
+	}
+	if r.site != nil {
+		errs = append(errs, r.site.Close())
 	}
 	if r.journal != nil {
 		errs = append(errs, r.journal.Close())

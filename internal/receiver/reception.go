@@ -106,7 +106,7 @@ func (r *Receiver) dropOvertaken() error {
 	}
 	r.mu.Unlock()
 	for _, c := range open {
-		cause := r.trust.CheckPredicate(c.predicate, r.rules())
+		cause := r.store().CheckPredicate(c.predicate, r.rules())
 		if cause == nil {
 			continue
 		}

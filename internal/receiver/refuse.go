@@ -11,10 +11,12 @@ import (
 
 	"go.uber.org/zap"
 
+	"sluice/internal/bulletin"
 	"sluice/internal/checkpoint"
 	"sluice/internal/durable"
 	"sluice/internal/journal"
 	"sluice/internal/link"
+	"sluice/internal/site"
 	"sluice/internal/spool"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
@@ -62,10 +64,14 @@ func dispositions() []struct {
 		{journal.ErrSync, Broken},
 		{journal.ErrCorrupt, Broken},
 		{journal.ErrTampered, Broken},
+		{site.ErrState, Broken},
 		{context.Canceled, Transient},
 		{context.DeadlineExceeded, Transient},
 		{registry.ErrUnavailable, Transient},
 		{errBusy, Transient},
+		{errUnlisted, Transient},
+		{errPredecessor, Transient},
+		{trust.ErrStopped, Transient},
 		{durable.ErrNoSpace, Transient},
 		{registry.ErrNoSpace, Transient},
 		{mofn.ErrSignature, Refused},
@@ -78,6 +84,9 @@ func dispositions() []struct {
 		{trust.ErrExpired, Refused},
 		{trust.ErrRollback, Refused},
 		{trust.ErrVoteName, Refused},
+		{trust.ErrRevoked, Refused},
+		{bulletin.ErrFormat, Refused},
+		{registry.ErrWithdrawn, Refused},
 		{envelope.ErrFormat, Refused},
 		{envelope.ErrVersion, Refused},
 		{envelope.ErrDigest, Refused},
@@ -153,12 +162,12 @@ func (r *Receiver) settle(env *envelope.Envelope, err error) error {
 
 // inFlight tells the states of a release that was accepted and neither published nor refused.
 func inFlight(state string) bool {
-	return state != stateRejected && state != statePublished
+	return state != stateRejected && state != statePublished && state != stateWithdrawn
 }
 
 // stops tells the refusals that depend on the release id and on an officer's word, and not on the rest of an envelope.
 func stops(err error) bool {
-	for _, e := range []error{mofn.ErrRejected, trust.ErrExpired, trust.ErrRollback, trust.ErrAudience} {
+	for _, e := range []error{mofn.ErrRejected, trust.ErrRevoked, trust.ErrExpired, trust.ErrRollback, trust.ErrAudience} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -209,7 +218,7 @@ func (r *Receiver) rejectJob(env *envelope.Envelope, reason error) error {
 		return errors.Join(r.journal.Create(j, r.newEvent("refused", id, reason.Error())), r.removeSpool(id))
 	case err != nil:
 		return err
-	case job.State == statePublished:
+	case job.State == statePublished || job.State == stateWithdrawn:
 		return r.event("refused replay", id, reason.Error())
 	case job.State == stateRejected:
 		_, err = r.journal.Touch(id, note)

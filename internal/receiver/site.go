@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -134,7 +135,7 @@ func (r *Receiver) TakeBulletin(b *bulletin.Bulletin) error {
 	if err := r.markListed(t.Snapshot); err != nil {
 		return err
 	}
-	err = r.witness(b.Proof, t.Snapshot)
+	err = r.witness(b.Proofs, t.Snapshot)
 	r.wake()
 	return err
 }
@@ -215,23 +216,17 @@ func (r *Receiver) checkPredecessor(env *envelope.Envelope) error {
 }
 
 // witness holds the bastion's audit log against its last checkpoint: a log that was rewritten is a fork, and an alarm.
-func (r *Receiver) witness(proof []byte, s *mofn.Snapshot) error {
-	if proof == nil {
+func (r *Receiver) witness(proofs []bulletin.Proof, s *mofn.Snapshot) error {
+	w, err := r.witnessOf(s.Log.Origin)
+	if err != nil || w == nil {
+		return err
+	}
+	at := slices.IndexFunc(proofs, func(p bulletin.Proof) bool { return p.Old == w.Last().Size })
+	if at < 0 {
+		r.log.Warn("the bastion's audit log: no proof begins where this side saw it last", zap.Int64("size", w.Last().Size))
 		return nil
 	}
-	key, ok := r.logKeyOf(s.Log.Origin)
-	if !ok {
-		return nil // the trust object does not bind this log
-	}
-	state, err := r.journal.Witness(s.Log.Origin)
-	if err != nil {
-		return err
-	}
-	w, err := audit.NewWitness(s.Log.Origin, key, state)
-	if err != nil {
-		return err
-	}
-	news, err := w.Update(proof)
+	news, err := w.Update(proofs[at].Text)
 	switch {
 	case errors.Is(err, audit.ErrBehind), errors.Is(err, audit.ErrGap):
 		r.log.Info("the bastion's audit log", zap.Error(err))
@@ -246,15 +241,40 @@ func (r *Receiver) witness(proof []byte, s *mofn.Snapshot) error {
 	return r.journal.SetWitness(s.Log.Origin, w.Note(), journal.Event{})
 }
 
-func (r *Receiver) logKeyOf(origin string) (*audit.Key, bool) {
-	for _, l := range r.store().Object.Logs {
-		if l.Origin != origin {
-			continue
-		}
-		key, err := audit.PublicKey(l.Suite, l.Public)
-		return key, err == nil
+// witnessOf takes up what was seen last of a log; nil when the trust object in effect does not bind it. A log that got another key is
+// witnessed anew: what the old key signed says nothing under the new one.
+func (r *Receiver) witnessOf(origin string) (*audit.Witness, error) {
+	state, err := r.journal.Witness(origin)
+	if err != nil {
+		return nil, err
 	}
-	return nil, false
+	for i, st := range r.site.Been() {
+		at := slices.IndexFunc(st.Object.Logs, func(l mofn.LogKey) bool { return l.Origin == origin })
+		if at < 0 {
+			return nil, nil
+		}
+		key, err := audit.PublicKey(st.Object.Logs[at].Suite, st.Object.Logs[at].Public)
+		if err != nil {
+			return nil, err
+		}
+		w, err := audit.NewWitness(origin, key, state)
+		if err == nil && i == 0 {
+			return w, nil
+		}
+		if err == nil { // an earlier key's: the state is sound, and of no use any more
+			return r.witnessAnew(origin)
+		}
+	}
+	return nil, fmt.Errorf("%w: what was kept of the log %s opens under no key that it ever had", audit.ErrTampered, origin)
+}
+
+func (r *Receiver) witnessAnew(origin string) (*audit.Witness, error) {
+	l := r.store().Object.Logs[slices.IndexFunc(r.store().Object.Logs, func(l mofn.LogKey) bool { return l.Origin == origin })]
+	key, err := audit.PublicKey(l.Suite, l.Public)
+	if err != nil {
+		return nil, err
+	}
+	return audit.NewWitness(origin, key, nil)
 }
 
 // useLinkKeys gives the front the link keys of the trust object in effect.

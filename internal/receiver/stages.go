@@ -144,6 +144,9 @@ func (r *Receiver) publish(ctx context.Context, job journal.Job, sh *shelf, env 
 	if err != nil {
 		return "", nil, account{}, err
 	}
+	if err := errors.Join(r.checkListed(job), r.checkPredecessor(env)); err != nil {
+		return "", nil, account{}, err
+	}
 	if approval.Hold() > 0 {
 		if to, again, said, err := r.verifyBytes(ctx, job, sh, env); err != nil || to != "" {
 			return to, again, said, err
@@ -236,7 +239,7 @@ func (r *Receiver) readBack(ctx context.Context, job journal.Job) error {
 // republish repairs a registry that lost what it had acknowledged. The policy is asked again, without succession: the
 // release was the newest of its stream when it was published.
 func (r *Receiver) republish(ctx context.Context, job journal.Job, sh *shelf, env *envelope.Envelope) error {
-	a, err := r.trust.Check(env, rulesWithoutSuccession(r))
+	a, err := r.checkPublished(env)
 	if err != nil {
 		return err
 	}

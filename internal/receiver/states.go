@@ -18,11 +18,12 @@ const (
 	stateInspected = "INSPECTED"
 	stateHeld      = "HELD"
 	statePublished = "PUBLISHED"
+	stateWithdrawn = "WITHDRAWN"
 	stateRejected  = "REJECTED"
 )
 
 // transitions are the legal moves. A payload found damaged is received again; a rejected release may be received again: with more approvals, or from a medium
-// without the damage.
+// without the damage. A published one is withdrawn by an officer's stop and given back by the quorum, or revoked for good.
 func transitions() map[string][]string {
 	return map[string][]string{
 		stateReceiving: {stateReceived, stateRejected},
@@ -30,7 +31,8 @@ func transitions() map[string][]string {
 		stateVerified:  {stateInspected, stateRejected},
 		stateInspected: {stateHeld, stateRejected},
 		stateHeld:      {statePublished, stateReceiving, stateRejected},
-		statePublished: {},
+		statePublished: {stateWithdrawn},
+		stateWithdrawn: {statePublished},
 		stateRejected:  {stateReceiving},
 	}
 }
@@ -47,6 +49,8 @@ type jobData struct {
 	Stopped   bool     `json:"stopped,omitempty"`    // an officer rejected it: no envelope of it is taken any more
 	Damaged   int      `json:"damaged,omitempty"`    // times that the payload was found damaged after reception
 	Decisions []string `json:"decisions,omitempty"`  // digests of the officers' words that are in the log
+	Listed    bool     `json:"listed,omitempty"`     // a snapshot named it
+	Revoked   bool     `json:"revoked,omitempty"`    // withdrawn for good
 	SpoolKept bool     `json:"spool_kept,omitempty"` // published, and the spool copy is still there
 	ReadBack  string   `json:"read_back,omitempty"`  // when the published bytes were read back before the spool went
 }

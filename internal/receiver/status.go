@@ -19,7 +19,8 @@ import (
 type Status struct {
 	Receiver    string               `json:"receiver"`
 	Time        time.Time            `json:"time"`
-	Trust       string               `json:"trust"`
+	Trust       string               `json:"trust"` // fingerprint of the trust object in effect
+	Site        SiteStatus           `json:"site"`  // trust objects, orders, freshness
 	Link        LinkReport           `json:"link"` // what the rest says of the link, judged and in words
 	Releases    []ReleaseStatus      `json:"releases"`
 	Sessions    []link.SessionStatus `json:"sessions"`
@@ -53,7 +54,8 @@ func (r *Receiver) Status(context.Context) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := Status{Receiver: r.cfg.Receiver, Time: r.now().UTC(), Trust: fmt.Sprintf("%x", r.trust.Fingerprint)}
+	s := Status{Receiver: r.cfg.Receiver, Time: r.now().UTC(), Trust: fmt.Sprintf("%x", r.store().Fingerprint)}
+	s.Site = r.siteStatus()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, j := range jobs {
@@ -197,7 +199,7 @@ func (r *Receiver) fsckSpool(report func(Problem)) error {
 			report(Problem{"job " + j.ID, err.Error(), "restore the journal from its backup"})
 			continue
 		}
-		if j.State == stateRejected || j.State == statePublished && !d.SpoolKept {
+		if !wantsSpool(j) {
 			continue
 		}
 		wanted[j.ID] = true

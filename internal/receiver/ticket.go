@@ -67,7 +67,7 @@ func (r *Receiver) Ticket(ctx context.Context, release string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := loadTicketKey(r.cfg, r.trust)
+	key, err := loadTicketKey(r.cfg, r.store())
 	if errors.Is(err, errNoTicketKey) {
 		return nil, &admin.Refusal{Code: http.StatusNotImplemented, Err: err}
 	}

@@ -166,6 +166,18 @@ func (p *Process) register(reg prometheus.Registerer) error {
 		})))
 }
 
+// SetLinkKeys says which keys may announce sessions from now on. Sessions that were opened before go on.
+func (p *Process) SetLinkKeys(keys []ed25519.PublicKey) error {
+	opener, err := link.NewAnnouncementOpener(p.o.PrivateKey, keys)
+	if err != nil {
+		return err
+	}
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	p.opener = opener
+	return nil
+}
+
 // Run lets the front receive, and starts it again whenever it dies, until ctx ends; then it has the front bring to stable storage what
 // it holds. An error of the front's storage ends Run with it.
 func (p *Process) Run(ctx context.Context) error {

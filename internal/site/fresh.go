@@ -5,6 +5,7 @@ package site
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,8 +133,9 @@ type Next struct {
 	Interval time.Duration
 	Now      time.Time
 	Releases []mofn.Current
-	Log      mofn.LogRef
-	Proof    []byte
+	Log      mofn.LogRef // zero: there is no log to show
+	// Prove gives the text that proves the log of Log to continue its first old events (docs/spec/audit.md section 5); nil without a log.
+	Prove func(old int64) ([]byte, error)
 	Sign     func(payload []byte) (dsse []byte, err error) // by a heartbeat key
 }
 
@@ -147,7 +149,10 @@ func (s *Site) Make(n Next) (*bulletin.Bulletin, *mofn.Snapshot, error) {
 		At: envelope.FormatTime(n.Now), Trust: mofn.TrustRef{Version: newest.store.Object.Version, Fingerprint: newest.fingerprint()},
 		Releases: n.Releases, Log: n.Log,
 	}
-	b := &bulletin.Bulletin{Orders: s.ordersLocked(), Proof: n.Proof}
+	b := &bulletin.Bulletin{Orders: s.ordersLocked()}
+	if err := s.prove(b, n); err != nil {
+		return nil, nil, err
+	}
 	for _, o := range b.Orders {
 		snap.Orders = append(snap.Orders, o.ID)
 	}
@@ -168,11 +173,56 @@ func (s *Site) Make(n Next) (*bulletin.Bulletin, *mofn.Snapshot, error) {
 		return nil, nil, err
 	}
 	s.state.Counter++
+	if n.Log.Size > 0 {
+		s.state.Sizes = remember(s.state.Sizes, n.Log.Size)
+	}
 	if err := s.save(); err != nil {
 		return nil, nil, err
 	}
 	s.snapshot, s.advanced = snap, n.Now
 	return b, snap, nil
+}
+
+// prove adds the proofs: from nothing, and from each size that a receiver may have seen last.
+func (s *Site) prove(b *bulletin.Bulletin, n Next) error {
+	if n.Log.Size == 0 {
+		return nil
+	}
+	for _, old := range append([]int64{0}, s.state.Sizes...) {
+		if old > n.Log.Size {
+			return fmt.Errorf("%w: the audit log had %d events once and has %d now", ErrState, old, n.Log.Size)
+		}
+		text, err := n.Prove(old)
+		if err != nil {
+			return err
+		}
+		b.Proofs = append(b.Proofs, bulletin.Proof{Old: old, Text: text})
+	}
+	return nil
+}
+
+const (
+	recentSizes = 24
+	mostSizes   = bulletin.MaxProofs - 1
+)
+
+// remember adds a size, and keeps the latest 24 and of the older ones ever fewer: when there are too many, every second of them goes.
+func remember(sizes []int64, size int64) []int64 {
+	if len(sizes) > 0 && sizes[len(sizes)-1] == size {
+		return sizes
+	}
+	sizes = append(slices.Clone(sizes), size)
+	if len(sizes) <= mostSizes {
+		return sizes
+	}
+	old, recent := sizes[:len(sizes)-recentSizes], sizes[len(sizes)-recentSizes:]
+	var kept []int64
+	for i, o := range old {
+		if i%2 == 0 {
+			kept = append(kept, o)
+		}
+	}
+	return append(kept, recent...)
 }
 
 // State says whether what is known is fresh, in one word.

@@ -62,7 +62,7 @@ const (
 
 // Options are what Open takes.
 type Options struct {
-	Dir        *os.Root     // of the files above; stays the caller's
+	Dir        *os.Root     // of the files above; Close closes it
 	First      *trust.Store // version 1, whose fingerprint a person confirmed
 	FirstData  []byte       // its DSSE envelope
 	Quarantine time.Duration
@@ -104,17 +104,14 @@ type state struct {
 	Under   map[string]int64     `json:"under"`   // order id -> version under which it was accepted
 	Counter int64                `json:"counter"` // of the last snapshot that was taken, or made
 	Floor   time.Time            `json:"floor,omitzero"`
+	Sizes   []int64              `json:"sizes,omitempty"` // of the audit log in bulletins that were made, growing: what proofs begin at
 }
 
 const stateType = "sluice-site-v1"
 
 // Open reads what there is below Dir and judges all of it again. Errors: ErrState, ErrChain, ErrFork, and those of the disk.
 func Open(opt Options) (*Site, error) {
-	s := &Site{
-		dir: opt.Dir, quarantine: opt.Quarantine, started: opt.Now, orders: map[string]order{},
-		chain: []version{{opt.First, opt.FirstData}},
-		state: state{Type: stateType, Arrived: map[string]time.Time{}, Under: map[string]int64{}},
-	}
+	s := blank(opt)
 	for _, dir := range []string{chainDir, ordersDir} {
 		if err := s.dir.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("trust: %w", err)
@@ -135,6 +132,17 @@ func Open(opt Options) (*Site, error) {
 	}
 	return s, s.loadSnapshot()
 }
+
+func blank(opt Options) *Site {
+	return &Site{
+		dir: opt.Dir, quarantine: opt.Quarantine, started: opt.Now, orders: map[string]order{},
+		chain: []version{{opt.First, opt.FirstData}},
+		state: state{Type: stateType, Arrived: map[string]time.Time{}, Under: map[string]int64{}},
+	}
+}
+
+// Close closes the directory.
+func (s *Site) Close() error { return s.dir.Close() }
 
 func (s *Site) loadState() error {
 	b, err := s.read(stateFile)
@@ -215,6 +223,30 @@ func (s *Site) loadSnapshot() error {
 		s.snapshot = snap
 	}
 	return nil
+}
+
+// Effective gives the trust objects that have been in effect, the newest first. It is for who judges while another process holds the
+// state: it changes nothing, and a state that is being written is read as it was or as it will be.
+func Effective(opt Options) ([]*trust.Store, error) {
+	s := blank(opt)
+	for _, load := range []func() error{s.loadState, s.loadChain} {
+		if err := load(); err != nil {
+			return nil, err
+		}
+	}
+	s.effect = s.due(opt.Now)
+	return s.Been(), nil
+}
+
+// Been gives the trust objects that have been in effect, the newest first.
+func (s *Site) Been() []*trust.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*trust.Store, 0, s.effect+1)
+	for i := s.effect; i >= 0; i-- {
+		out = append(out, s.chain[i].store)
+	}
+	return out
 }
 
 // read reads a file of our own, under a cap.

@@ -59,19 +59,25 @@ type Store struct {
 // Load reads a trust object and refuses it unless its fingerprint is the given 64 hex digits, which a person
 // confirmed when it was carried in.
 func Load(path, fingerprint string) (*Store, error) {
+	s, _, err := LoadData(path, fingerprint)
+	return s, err
+}
+
+// LoadData is Load that also gives the DSSE envelope as it was read.
+func LoadData(path, fingerprint string) (*Store, []byte, error) {
 	b, err := readCapped(path, maxTrustFile)
 	if err != nil {
-		return nil, fmt.Errorf("trust object: %w", err)
+		return nil, nil, fmt.Errorf("trust object: %w", err)
 	}
 	s, err := Parse(b)
 	if err != nil {
-		return nil, fmt.Errorf("trust object %s: %w", path, err)
+		return nil, nil, fmt.Errorf("trust object %s: %w", path, err)
 	}
 	if got := hex.EncodeToString(s.Fingerprint[:]); got != strings.ToLower(fingerprint) {
-		return nil, fmt.Errorf("%w: %s has %s (%s), the configuration wants %q; compare with the paper record before changing either",
+		return nil, nil, fmt.Errorf("%w: %s has %s (%s), the configuration wants %q; compare with the paper record before changing either",
 			ErrFingerprint, path, got, strings.Join(mofn.Words(s.Fingerprint[:]), " "), fingerprint)
 	}
-	return s, nil
+	return s, b, nil
 }
 
 // Parse decodes the DSSE envelope of a first trust object. Version 1 needs no signature: its fingerprint is what a
