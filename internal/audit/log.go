@@ -90,6 +90,18 @@ func (l *Log) Events(_ context.Context, from, to int64, fn func(raw []byte) erro
 	return l.j.RawEvents(uint64(max(from, 1)), uint64(max(to, 0)), fn)
 }
 
+// Prove gives the text that proves the first size events to continue the first old ones, with a checkpoint of that size that was signed
+// before: many proofs for one signature. old 0 is a beginning without proof.
+func (l *Log) Prove(old, size int64, checkpoint []byte) (text []byte, err error) {
+	c := &Consistency{Old: old, Note: checkpoint}
+	if old > 0 {
+		if c.hashes, err = l.j.ProveConsistency(old, size); err != nil {
+			return nil, err
+		}
+	}
+	return c.Format(), nil
+}
+
 // Continue signs how far the log is, with the proof that it continues its first old events: what a heartbeat carries. old 0 is a beginning
 // without proof.
 func (l *Log) Continue(ctx context.Context, old int64) (*Consistency, error) {

@@ -52,7 +52,7 @@ func (p *Packer) Audit() *audit.Log { return p.audit }
 // startEvent says which build runs with which configuration, under which trust object and packer key.
 func (p *Packer) startEvent(version string) journal.Event {
 	return journal.Event{
-		Actor: actor, Action: audit.ActionStart, Digest: fmt.Sprintf("%x", p.trust.Fingerprint), Key: p.signer.KeyID().String(),
-		Detail: fmt.Sprintf("version %s; configuration %s; trust object %d", version, p.cfg.Digest, p.trust.Object.Version),
+		Actor: actor, Action: audit.ActionStart, Digest: fmt.Sprintf("%x", p.store().Fingerprint), Key: p.signer.KeyID().String(),
+		Detail: fmt.Sprintf("version %s; configuration %s; trust object %d", version, p.cfg.Digest, p.store().Object.Version),
 	}
 }

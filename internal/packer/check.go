@@ -37,7 +37,7 @@ func Check(cfg Config) error {
 			errs = append(errs, fmt.Errorf("watch[%d].repo: %w", i, err))
 		}
 	}
-	st, err := trust.Load(cfg.Trust.Object, cfg.Trust.Fingerprint)
+	st, err := CurrentTrust(cfg)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}

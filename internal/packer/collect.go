@@ -8,13 +8,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
 
 	"sluice/internal/audit"
+	"sluice/internal/console"
 	"sluice/internal/journal"
+	"sluice/internal/site"
+	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
 )
@@ -35,7 +39,7 @@ func (p *Packer) collect(_ context.Context, job journal.Job, _ jobData) (result,
 	if err := env.Merge(found); err != nil {
 		return result{}, err
 	}
-	prog, err := p.trust.Progress(env)
+	prog, err := p.store().Progress(env)
 	if err != nil {
 		return result{}, err
 	}
@@ -68,7 +72,7 @@ func (p *Packer) recordDecisions(job journal.Job, env *envelope.Envelope) error 
 	if err != nil {
 		return err
 	}
-	events, err := audit.Decisions(p.trust, env, d.Decisions)
+	events, err := audit.Decisions(p.store(), env, d.Decisions)
 	if err != nil || len(events) == 0 {
 		return err
 	}
@@ -93,13 +97,41 @@ const maxDecisions = 64
 // drop-box can put anything there; it must neither hold up nor refuse a release, nor ride along to the receiver.
 func (p *Packer) sift(env *envelope.Envelope, found []envelope.Named) (good []envelope.Named, problems []string) {
 	for _, n := range found {
-		if err := checkOwn(p.trust, env, n); err != nil {
+		err := checkOwn(p.store(), env, n)
+		if err == nil {
+			err = p.barred(n)
+		}
+		if err != nil {
 			problems = append(problems, fmt.Sprintf("%s is not counted: %v", n.Name, err))
 			continue
 		}
 		good = append(good, n)
 	}
 	return good, problems
+}
+
+// trustLines are what officers are told of trust: all but the age of the snapshot, which would change the file every second.
+func trustLines(s site.Status) []string {
+	lines := slices.Clone(s.Words)
+	lines[0] = fmt.Sprintf("trust object %d in effect", s.Version)
+	if len(s.Freshness.Words) > 0 {
+		lines[0] += "; freshness words: " + strings.Join(s.Freshness.Words, " ")
+	}
+	return lines
+}
+
+// barred says why an approval counts nothing although it verifies: its key or its officer was stopped or revoked.
+func (p *Packer) barred(n envelope.Named) error {
+	v, err := trust.Vote(n)
+	if err != nil {
+		return err
+	}
+	for _, g := range v.Signatures {
+		if why, barred := p.store().Barred(g.KeyID, p.site.Standing()); barred {
+			return errors.New(why)
+		}
+	}
+	return nil
 }
 
 // status writes the drop-box's status.txt: every release that waits for people, and the last that did not.
@@ -110,6 +142,15 @@ func (p *Packer) status() error {
 	}
 	var b strings.Builder
 	b.WriteString("sluice: releases and their approvals\n\n")
+	for _, line := range trustLines(p.site.Describe(p.now())) {
+		fmt.Fprintln(&b, line)
+	}
+	p.mu.Lock()
+	for _, line := range p.said {
+		fmt.Fprintln(&b, console.Clean(line))
+	}
+	p.mu.Unlock()
+	b.WriteString("\n")
 	for _, j := range jobs {
 		d, err := dataOf(j)
 		if err != nil {

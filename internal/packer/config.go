@@ -33,6 +33,8 @@ type Config struct {
 	Seal    Statement `yaml:"seal"`
 	Link    Link      `yaml:"link"`
 	Audit   Audit     `yaml:"audit"`
+	// Bulletin needs keys.heartbeat.
+	Bulletin Bulletin `yaml:"bulletin"`
 
 	// Digest is the SHA-256 of the file that it was read from, for the audit log.
 	Digest string `yaml:"-"`
@@ -54,10 +56,18 @@ type Admin struct {
 	Listen string `yaml:"listen"`
 }
 
-// Trust names the trust object and the fingerprint that a person confirmed.
+// Trust names the first trust object and the fingerprint that a person confirmed.
 type Trust struct {
 	Object      string `yaml:"object"`
 	Fingerprint string `yaml:"fingerprint"`
+	// Quarantine is the time until a later trust object takes effect here: as long as at the receivers, so that nothing is sealed under
+	// a policy that they do not have yet.
+	Quarantine strictyaml.Duration `yaml:"quarantine"`
+}
+
+// Bulletin says how often what receivers must not miss is said again.
+type Bulletin struct {
+	Every strictyaml.Duration `yaml:"every"`
 }
 
 // Keys names the bastion's key files and the file with their passphrase.
@@ -65,6 +75,7 @@ type Keys struct {
 	Packer         string `yaml:"packer"` // suite H1 or H2, signs release statements
 	Link           string `yaml:"link"`   // suite ED25519-LINK, announces sessions
 	Log            string `yaml:"log"`    // suite H1 or H2, signs checkpoints of the audit log; optional
+	Heartbeat      string `yaml:"heartbeat"` // suite H1 or H2, signs the snapshots of bulletins; optional
 	PassphraseFile string `yaml:"passphrase_file"`
 }
 
@@ -146,7 +157,8 @@ func DefaultConfig() Config {
 			Alpha: strictyaml.Percent(m.Alpha * 100),
 		},
 		Seal:  Statement{Classification: "UNCLASSIFIED", Lifetime: strictyaml.Duration(90 * 24 * time.Hour), Epoch: 1},
-		Audit: Audit{ID: "bastion"},
+		Trust: Trust{Quarantine: strictyaml.Duration(72 * time.Hour)},
+		Audit: Audit{ID: "bastion"}, Bulletin: Bulletin{Every: strictyaml.Duration(time.Minute)},
 		Link:  Link{MTU: 1500, Rate: 900_000_000, Repair: 10, Passes: CountedPasses(2), GSO: "auto", SendBuffer: 4 << 20},
 	}
 }
@@ -216,6 +228,8 @@ func (c *Config) Validate() error {
 	p.check(c.Hub.Workers >= 1 && c.Hub.Workers <= 64, "hub.workers: must be 1 to 64")
 	p.check(c.Gate.margins().Validate() == nil, "gate: mmlu_margin and humaneval_margin must be at most 50%%, alpha above 0%% and below 50%%")
 	p.check(receiverRule.MatchString(c.Audit.ID), "audit.id: %q is no name of a log (small letters, digits, . _ -)", c.Audit.ID)
+	p.check(c.Trust.Quarantine >= 0, "trust.quarantine: must not be negative")
+	p.check(c.Bulletin.Every >= strictyaml.Duration(time.Second) && c.Bulletin.Every <= strictyaml.Duration(24*time.Hour), "bulletin.every: must be 1s to 24h")
 	c.Seal.validate(&p)
 	c.Link.validate(&p)
 	p.check(slices.Contains(c.Seal.Audience, c.Link.Receiver), "seal.audience: must hold link.receiver %q, which would refuse the release otherwise", c.Link.Receiver)

@@ -62,6 +62,7 @@ func (p *Packer) Run(ctx context.Context) error {
 	g, work := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.watchBox(work) })
 	g.Go(func() error { return p.heartbeats(work) })
+	g.Go(func() error { return p.bulletins(work) })
 	g.Go(func() error { return p.loop(work) })
 	return g.Wait()
 }
@@ -69,6 +70,9 @@ func (p *Packer) Run(ctx context.Context) error {
 func (p *Packer) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		p.look(ctx)
+		if err := p.heed(); err != nil {
+			return err
+		}
 		if err := p.Step(ctx); err != nil {
 			return err
 		}
@@ -184,6 +188,9 @@ func (p *Packer) advance(ctx context.Context, job journal.Job) (moved bool, err 
 }
 
 func (p *Packer) runStage(ctx context.Context, job journal.Job, d jobData) (result, error) {
+	if err := p.stopped(job); err != nil {
+		return result{wait: err.Error()}, nil //nolint:nilerr // it waits for the quorum to resume it
+	}
 	if job.State == stateSealed || job.State == stateApproved {
 		err := p.superseded(job)
 		if errors.Is(err, ErrSuperseded) && d.Passes > 0 {
@@ -221,6 +228,9 @@ func (p *Packer) commit(job journal.Job, res result, began time.Time) error {
 		return fmt.Errorf("%s -> %s: %w", job.State, res.to, err)
 	}
 	p.metrics.transitions.WithLabelValues(res.to).Inc()
+	if res.to == stateApproved {
+		p.announce()
+	}
 	p.log.Info(res.to, zap.String("job", job.ID), zap.String("stream", job.Stream), zap.String("detail", res.detail), zap.Duration("took", p.now().Sub(began)))
 	return nil
 }
@@ -270,7 +280,7 @@ func Refused(err error) bool {
 	for _, verdict := range []error{
 		ErrInspection, ErrGate, ErrSuperseded, quality.ErrMissingItems, quality.ErrPairing,
 		envelope.ErrFormat, envelope.ErrDigest, envelope.ErrVersion, envelope.ErrConflict,
-		mofn.ErrRejected, mofn.ErrThreshold, mofn.ErrSignature, mofn.ErrUnknownPacker, mofn.ErrTooLarge, mofn.ErrNoRule,
+		mofn.ErrRejected, mofn.ErrThreshold, mofn.ErrSignature, mofn.ErrUnknownPacker, mofn.ErrTooLarge, mofn.ErrNoRule, trust.ErrRevoked,
 		trust.ErrAudience, trust.ErrExpired, trust.ErrRollback, trust.ErrVoteName,
 		hub.ErrRepoNotFound, hub.ErrRevisionNotFound, hub.ErrMasked, hub.ErrPath,
 		ticket.ErrFormat, ticket.ErrTyping, ticket.ErrSignature, ticket.ErrReceiver, ticket.ErrOther,

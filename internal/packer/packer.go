@@ -19,6 +19,7 @@ import (
 	"sluice/internal/hub"
 	"sluice/internal/journal"
 	"sluice/internal/link"
+	"sluice/internal/site"
 	"sluice/internal/trust"
 	"sluice/pkg/mofn"
 )
@@ -45,8 +46,9 @@ type Packer struct {
 	log     *zap.Logger
 	now     func() time.Time
 	report  func(stage, job string, done, total int64)
-	trust   *trust.Store
+	site    *site.Site
 	signer  mofn.Signer
+	beats   mofn.Signer // signs snapshots; nil: no bulletins are made
 	linkKey *mofn.SecretKey
 	journal *journal.Journal
 	hub     *hub.Client
@@ -61,17 +63,20 @@ type Packer struct {
 	started time.Time
 	wakeup  chan struct{}
 	rewatch chan struct{}
+	news    chan struct{} // a bulletin is due now
 	polled  map[string]time.Time // watch stream -> last look upstream
 
 	mu      sync.Mutex
 	running map[string]Running // job id -> the stage that runs
+	flight  flight             // the release that is on the air
+	said    []string           // what of the drop-box was not taken, in words, for status.txt
 }
 
 // Open loads keys and trust, opens the journal and the sockets. The caller closes it.
 func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 	p := &Packer{
 		cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress, box: DropBox{Dir: cfg.DropBox},
-		started: time.Now(), wakeup: make(chan struct{}, 1), rewatch: make(chan struct{}, 1), polled: map[string]time.Time{},
+		started: time.Now(), wakeup: make(chan struct{}, 1), rewatch: make(chan struct{}, 1), news: make(chan struct{}, 1), polled: map[string]time.Time{},
 	}
 	if p.now == nil {
 		p.now = time.Now
@@ -85,9 +90,6 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	if p.trust, err = trust.Load(cfg.Trust.Object, cfg.Trust.Fingerprint); err != nil {
-		return nil, err
-	}
 	if err := p.loadKeys(); err != nil {
 		return nil, err
 	}
@@ -105,6 +107,12 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 		return nil, fmt.Errorf("state: %w", err)
 	}
 	if p.journal, err = journal.Open(filepath.Join(cfg.State, "journal.db"), journal.Options{States: transitions(), Now: p.now}); err != nil {
+		return nil, err
+	}
+	if p.site, err = openSite(cfg, p.now()); err != nil {
+		return nil, err
+	}
+	if err := site.Register(opt.Registerer, func() site.Status { return p.site.Describe(p.now()) }); err != nil {
 		return nil, err
 	}
 	if p.conns, err = Dial(ctx, cfg.Link, opt.Logger); err != nil || opt.Version == "" {
@@ -131,6 +139,9 @@ func (p *Packer) loadKeys() error {
 		return fmt.Errorf("%s: %w", p.cfg.Keys.Packer, err)
 	}
 	p.signer = signer
+	if p.beats, err = heartbeatKey(p.cfg, pass); err != nil {
+		return err
+	}
 	p.linkKey, err = trust.OpenKey(p.cfg.Keys.Link, pass)
 	return err
 }
@@ -146,6 +157,9 @@ func (p *Packer) Close() error {
 	}
 	if p.journal != nil {
 		errs = append(errs, p.journal.Close())
+	}
+	if p.site != nil {
+		errs = append(errs, p.site.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -178,7 +192,7 @@ func (p *Packer) progress(stage string, job journal.Job) Progress {
 }
 
 func (p *Packer) sender(progress Progress) (*link.Sender, error) {
-	return NewSender(p.cfg.Link, p.trust, p.conns, p.linkKey, SenderOptions{
+	return NewSender(p.cfg.Link, p.store(), p.conns, p.linkKey, SenderOptions{
 		Logger: p.log,
 		Progress: func(s link.SendProgress) {
 			p.onAir.tell(s)

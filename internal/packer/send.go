@@ -25,7 +25,7 @@ import (
 
 // checkSealed asks the policy the question that the receiver will ask, before the air time is spent.
 func (p *Packer) checkSealed(env *envelope.Envelope) (mofn.Approval, error) {
-	return p.trust.Check(env, trust.Rules{Receiver: p.cfg.Link.Receiver, Now: p.now()})
+	return p.store().Check(env, trust.Rules{Receiver: p.cfg.Link.Receiver, Now: p.site.Clock(p.now()), Standing: p.site.Standing()})
 }
 
 // SendRequest is one pass of one sealed release.
@@ -117,8 +117,10 @@ func (p *Packer) sendPass(ctx context.Context, job journal.Job, req SendRequest)
 		return jobData{}, err
 	}
 	p.onAir.begin(job, req.Plan.Pass)
-	rep, err := Send(ctx, s, req)
-	if err != nil {
+	flying, land := p.takeOff(ctx, job, req.Env.ID)
+	defer land()
+	rep, err := Send(flying, s, req)
+	if err = errors.Join(err, p.grounded(req.Env, err)); err != nil {
 		p.onAir.broke(err)
 		return jobData{}, err
 	}

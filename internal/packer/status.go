@@ -11,12 +11,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/internal/journal"
+	"sluice/internal/site"
 )
 
 // Status is what /status and `status --json` show.
 type Status struct {
 	Time  time.Time   `json:"time"`
-	Trust string      `json:"trust"`
+	Trust string      `json:"trust"` // fingerprint of the trust object in effect
+	Site  site.Status `json:"site"`  // trust objects, orders, what is current
 	Link  LinkStatus  `json:"link"`
 	Jobs  []JobStatus `json:"jobs"`
 }
@@ -57,7 +59,7 @@ func (p *Packer) Status(context.Context) (any, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := Status{Time: p.now().UTC(), Trust: fmt.Sprintf("%x", p.trust.Fingerprint)}
+	s := Status{Time: p.now().UTC(), Trust: fmt.Sprintf("%x", p.store().Fingerprint), Site: p.site.Describe(p.now())}
 	for _, j := range jobs {
 		d, err := dataOf(j)
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"sluice/internal/admin"
 	"sluice/internal/audit"
 	"sluice/internal/recv"
+	"sluice/internal/site"
 	"sluice/internal/trust"
 	"sluice/pkg/mofn"
 	"sluice/pkg/registry"

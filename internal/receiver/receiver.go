@@ -113,6 +113,9 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Receiver, err error)
 	if err := r.openState(ctx, opt.AcceptRestored); err != nil {
 		return nil, err
 	}
+	if err := site.Register(opt.Registerer, func() site.Status { return r.site.Describe(r.wall()) }); err != nil {
+		return nil, err
+	}
 	if err := registerAwaited(opt.Registerer, r.LinkReport); err != nil {
 		return nil, err
 	}

@@ -221,7 +221,17 @@ func (r *Receiver) witness(proofs []bulletin.Proof, s *mofn.Snapshot) error {
 	if err != nil || w == nil {
 		return err
 	}
-	at := slices.IndexFunc(proofs, func(p bulletin.Proof) bool { return p.Old == w.Last().Size })
+	from := w.Last().Size
+	switch {
+	case s.Log.Size < from: // the snapshot is newer than the one that named more events, so it is not late
+		r.metrics.forks.Inc()
+		said := fmt.Sprintf("%s has %d events, and had %d: it was cut, or turned back", s.Log.Origin, s.Log.Size, from)
+		r.log.Error("the bastion's audit log", zap.String("detail", said))
+		return r.journal.Append(journal.Event{Actor: r.actor(), Action: audit.ActionFork, Detail: said})
+	case s.Log.Size == from:
+		from = 0 // any of them holds the same tree
+	}
+	at := slices.IndexFunc(proofs, func(p bulletin.Proof) bool { return p.Old == from })
 	if at < 0 {
 		r.log.Warn("the bastion's audit log: no proof begins where this side saw it last", zap.Int64("size", w.Last().Size))
 		return nil

@@ -12,6 +12,7 @@ import (
 	"sluice/internal/audit"
 	"sluice/internal/journal"
 	"sluice/internal/link"
+	"sluice/internal/site"
 	"sluice/pkg/registry"
 )
 
@@ -20,7 +21,7 @@ type Status struct {
 	Receiver    string               `json:"receiver"`
 	Time        time.Time            `json:"time"`
 	Trust       string               `json:"trust"` // fingerprint of the trust object in effect
-	Site        SiteStatus           `json:"site"`  // trust objects, orders, freshness
+	Site        site.Status          `json:"site"`  // trust objects, orders, freshness
 	Link        LinkReport           `json:"link"` // what the rest says of the link, judged and in words
 	Releases    []ReleaseStatus      `json:"releases"`
 	Sessions    []link.SessionStatus `json:"sessions"`
@@ -55,7 +56,7 @@ func (r *Receiver) Status(context.Context) (any, error) {
 		return nil, err
 	}
 	s := Status{Receiver: r.cfg.Receiver, Time: r.now().UTC(), Trust: fmt.Sprintf("%x", r.store().Fingerprint)}
-	s.Site = r.siteStatus()
+	s.Site = r.site.Describe(r.wall())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, j := range jobs {

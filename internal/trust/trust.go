@@ -144,14 +144,14 @@ func (s *Store) checkStanding(env *envelope.Envelope, votes []mofn.Vote, st *mof
 		return nil, nil, err
 	}
 	for _, g := range env.DSSE.Signatures {
-		if text, barred := s.barred(g.KeyID, st); barred {
+		if text, barred := s.Barred(g.KeyID, st); barred {
 			return nil, nil, fmt.Errorf("%w: the packer's signature counts nothing: %s", ErrStopped, text)
 		}
 	}
 	for _, v := range votes {
 		text, barred := "", false
 		for _, g := range v.Signatures {
-			if text, barred = s.barred(g.KeyID, st); barred {
+			if text, barred = s.Barred(g.KeyID, st); barred {
 				break
 			}
 		}
@@ -164,7 +164,8 @@ func (s *Store) checkStanding(env *envelope.Envelope, votes []mofn.Vote, st *mof
 	return count, why, nil
 }
 
-func (s *Store) barred(keyid string, st *mofn.Standing) (why string, barred bool) {
+// Barred tells whether what a key signed counts nothing, and why.
+func (s *Store) Barred(keyid string, st *mofn.Standing) (why string, barred bool) {
 	id, err := mofn.ParseKeyID(keyid)
 	if err != nil {
 		return "", false // the policy refuses it in its own words

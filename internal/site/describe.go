@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package receiver
+package site
 
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"sluice/internal/console"
-	"sluice/internal/site"
 	"sluice/pkg/mofn"
 )
 
-// SiteStatus says what this side knows of trust, and how old that is.
-type SiteStatus struct {
+// Status says what this side knows of trust, and how old that is.
+type Status struct {
 	Version     int64           `json:"version"` // of the trust object in effect
 	Newest      int64           `json:"newest"`  // that verified
-	Quarantine  []site.Pending  `json:"quarantine"`
+	Quarantine  []Pending  `json:"quarantine"`
 	Gap         int64           `json:"gap,omitempty"` // a version that was seen and cannot be taken: one before it is missing
-	Freshness   site.Freshness  `json:"freshness"`
+	Freshness   Freshness  `json:"freshness"`
 	Stops       []OrderStatus   `json:"stops"`
 	Revocations []OrderStatus   `json:"revocations"`
 	Pending     []string        `json:"pending"` // orders that wait for more officers, in words
@@ -38,17 +38,15 @@ type OrderStatus struct {
 
 func (o OrderStatus) what() string { return strings.TrimSpace(o.Kind + " " + o.Target) }
 
-// SiteReport says what a site knows, for both sides of the link.
-func (r *Receiver) siteStatus() SiteStatus { return DescribeSite(r.site, r.site.Fresh(r.wall())) }
-
-// DescribeSite puts a site into numbers and words.
-func DescribeSite(s *site.Site, f site.Freshness) SiteStatus {
-	st := SiteStatus{
+// Describe puts what a site knows into numbers and words, as of now.
+func (s *Site) Describe(now time.Time) Status {
+	f := s.Fresh(now)
+	st := Status{
 		Version: s.Trust().Object.Version, Newest: s.Newest().Object.Version, Quarantine: s.Waiting(), Gap: s.Gap(), Freshness: f,
 		Stops: []OrderStatus{}, Revocations: []OrderStatus{}, Pending: []string{}, Current: []mofn.Current{},
 	}
 	if st.Quarantine == nil {
-		st.Quarantine = []site.Pending{}
+		st.Quarantine = []Pending{}
 	}
 	standing := s.Standing()
 	for _, o := range standing.Stops {
@@ -65,7 +63,7 @@ func DescribeSite(s *site.Site, f site.Freshness) SiteStatus {
 	return st
 }
 
-func (st SiteStatus) words() []string {
+func (st Status) words() []string {
 	lines := []string{fmt.Sprintf("trust object %d in effect; %s", st.Version, st.Freshness.Text)}
 	for _, p := range st.Quarantine {
 		lines = append(lines, fmt.Sprintf("trust object %d is in quarantine until %s: %.16s...", p.Version, p.Effect.UTC().Format("2006-01-02 15:04 UTC"), p.Fingerprint))
@@ -85,20 +83,21 @@ func (st SiteStatus) words() []string {
 	return lines
 }
 
-// siteCollector shows freshness and orders to Prometheus, as of the scrape.
-type siteCollector struct {
-	report                                          func() SiteStatus
+// collector shows freshness and orders to Prometheus, as of the scrape.
+type collector struct {
+	report                                          func() Status
 	fresh, age, version, quarantine, stops, gap *prometheus.Desc
 }
 
-func registerSite(reg prometheus.Registerer, report func() SiteStatus) error {
+// Register shows it to Prometheus.
+func Register(reg prometheus.Registerer, report func() Status) error {
 	if reg == nil {
 		return nil
 	}
 	of := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("sluice_trust_"+name, help, labels, nil)
 	}
-	return reg.Register(&siteCollector{
+	return reg.Register(&collector{
 		report:     report,
 		fresh:      of("fresh", "1 in the state that the site is in: unwatched, unheard, fresh, stale or late.", "state"),
 		age:        of("snapshot_age_seconds", "Seconds since the counter of snapshots grew, by the monotonic clock."),
@@ -110,19 +109,19 @@ func registerSite(reg prometheus.Registerer, report func() SiteStatus) error {
 }
 
 // Describe implements prometheus.Collector.
-func (c *siteCollector) Describe(out chan<- *prometheus.Desc) {
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.fresh, c.age, c.version, c.quarantine, c.stops, c.gap} {
 		out <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (c *siteCollector) Collect(out chan<- prometheus.Metric) {
+func (c *collector) Collect(out chan<- prometheus.Metric) {
 	st := c.report()
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	for _, state := range []site.State{site.Unwatched, site.Unheard, site.Fresh, site.Stale, site.Late} {
+	for _, state := range []State{Unwatched, Unheard, Fresh, Stale, Late} {
 		v := 0.0
 		if st.Freshness.State == state {
 			v = 1

@@ -1,0 +1,522 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package packer
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"sluice/internal/audit"
+	"sluice/internal/bulletin"
+	"sluice/internal/journal"
+	"sluice/internal/link"
+	"sluice/internal/site"
+	"sluice/internal/trust"
+	"sluice/pkg/envelope"
+	"sluice/pkg/mofn"
+)
+
+const (
+	trustDir = "trust"           // of internal/site, below the state directory
+	lastFile = "latest.bulletin" // the last bulletin, below the state directory: what a person copies onto a medium
+
+	maxOrderFile = 64 << 10
+	maxTrustFile = 8 << 20
+)
+
+// openSite opens the chain of trust objects and the orders below the state directory.
+func openSite(cfg Config, now time.Time) (*site.Site, error) {
+	first, data, err := trust.LoadData(cfg.Trust.Object, cfg.Trust.Fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	at := filepath.Join(cfg.State, trustDir)
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		return nil, fmt.Errorf("trust: %w", err)
+	}
+	dir, err := os.OpenRoot(at)
+	if err != nil {
+		return nil, fmt.Errorf("trust: %w", err)
+	}
+	s, err := site.Open(site.Options{Dir: dir, First: first, FirstData: data, Quarantine: time.Duration(cfg.Trust.Quarantine), Now: now})
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return s, nil
+}
+
+// CurrentTrust gives the trust object in effect at this bastion, for verbs that work without the daemon. It changes nothing.
+func CurrentTrust(cfg Config) (*trust.Store, error) {
+	first, data, err := trust.LoadData(cfg.Trust.Object, cfg.Trust.Fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.OpenRoot(filepath.Join(cfg.State, trustDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return first, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("trust: %w", err)
+	}
+	defer dir.Close()
+	been, err := site.Effective(site.Options{Dir: dir, First: first, FirstData: data, Quarantine: time.Duration(cfg.Trust.Quarantine), Now: time.Now()})
+	if err != nil {
+		return nil, err
+	}
+	return been[0], nil
+}
+
+// heartbeatKey opens the key that signs snapshots; nil when none is configured.
+func heartbeatKey(cfg Config, pass []byte) (mofn.Signer, error) {
+	if cfg.Keys.Heartbeat == "" {
+		return nil, nil
+	}
+	key, err := trust.OpenKey(cfg.Keys.Heartbeat, pass)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := key.SigningKey()
+	if err != nil {
+		return nil, fmt.Errorf("keys.heartbeat %s: %w", cfg.Keys.Heartbeat, err)
+	}
+	return signer, nil
+}
+
+// store is the trust object in effect.
+func (p *Packer) store() *trust.Store { return p.site.Trust() }
+
+// announce has a bulletin made now.
+func (p *Packer) announce() {
+	select {
+	case p.news <- struct{}{}:
+	default:
+	}
+}
+
+// heed takes orders and trust objects out of the drop-box, puts into effect what is due, and shows officers the chain. A drop-box that is
+// away (a stick) costs nothing: what it brings is taken up when it is back.
+func (p *Packer) heed() error {
+	taken, err := p.site.Tick(p.now())
+	if err != nil {
+		return err
+	}
+	for _, st := range taken {
+		if err := p.trustEvent(audit.ActionTrustEffect, st); err != nil {
+			return err
+		}
+	}
+	before := p.site.Numbers()
+	var said []string
+	for _, take := range []func() ([]string, error){p.takeOrders, p.takeProposals, p.showChain} {
+		problems, err := take()
+		said = append(said, problems...)
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, journal.ErrSync) || errors.Is(err, site.ErrState) {
+			return err
+		}
+		said = append(said, err.Error())
+	}
+	p.mu.Lock()
+	p.said = said
+	p.mu.Unlock()
+	if now := p.site.Numbers(); now.Orders != before.Orders || now.Trust != before.Trust || len(taken) > 0 {
+		p.ground()
+		p.announce()
+		p.wake()
+	}
+	return nil
+}
+
+func (p *Packer) trustEvent(action string, st *trust.Store) error {
+	p.log.Info(action, zap.Int64("version", st.Object.Version))
+	return p.journal.Append(journal.Event{
+		Actor: actor, Action: action, Digest: hex.EncodeToString(st.Fingerprint[:]),
+		Detail: fmt.Sprintf("version %d, %s", st.Object.Version, strings.Join(mofn.Words(st.Fingerprint[:]), " ")),
+	})
+}
+
+var (
+	orderName    = regexp.MustCompile(`^[0-9a-f]{64}\.json$`)
+	proposalName = regexp.MustCompile(`^([0-9a-f]{64})(\.[a-z0-9][a-z0-9._-]{0,63}\.[0-9a-f]{8})?\.json$`)
+)
+
+// boxFiles lists a directory of the drop-box: the files that have a name of a form, the others as problems. One that is not there is empty.
+func boxFiles(root *os.Root, dir string, form *regexp.Regexp) (names, problems []string, err error) {
+	entries, err := fs.ReadDir(root.FS(), dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("drop-box: %w", err)
+	}
+	for _, e := range entries {
+		switch {
+		case strings.HasPrefix(e.Name(), "."):
+		case form.MatchString(e.Name()):
+			names = append(names, e.Name())
+		default:
+			problems = append(problems, fmt.Sprintf("%s/%+q is not taken: no such name belongs there", dir, e.Name()))
+		}
+	}
+	return names, problems, nil
+}
+
+// takeOrders takes the orders that officers left.
+func (p *Packer) takeOrders() (problems []string, err error) {
+	root, err := p.box.root()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	names, problems, err := boxFiles(root, "orders", orderName)
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{}
+	for _, o := range p.site.Orders() {
+		known[o.ID+".json"] = true
+	}
+	for _, name := range names {
+		if known[name] {
+			continue
+		}
+		data, err := readHostile(root, path.Join("orders", name), maxOrderFile)
+		if err != nil {
+			problems = append(problems, err.Error())
+			continue
+		}
+		order, news, err := p.site.AddOrder(data)
+		if err != nil && (errors.Is(err, mofn.ErrOrder) || errors.Is(err, bulletin.ErrFormat) || errors.Is(err, site.ErrFull)) {
+			problems = append(problems, fmt.Sprintf("orders/%s does not count: %v", name, err))
+			continue
+		}
+		if err != nil {
+			return problems, err
+		}
+		if !news || order.ID == "" {
+			continue
+		}
+		if err := p.orderEvent(order); err != nil {
+			return problems, err
+		}
+	}
+	return problems, nil
+}
+
+func (p *Packer) orderEvent(o mofn.SignedOrder) error {
+	what := strings.TrimSpace(o.Kind + " " + o.Target)
+	if o.Action == mofn.ActionResume {
+		what = strings.Join(o.Lifts, " ")
+	}
+	p.log.Warn("order", zap.String("action", o.Action), zap.String("what", what), zap.String("officer", o.Officer), zap.String("reason", o.Reason))
+	e := journal.Event{Actor: actor, Action: audit.ActionOrder + " " + o.Action, Officer: o.Officer, Key: o.Key.String(), Digest: o.ID, Detail: clip(what + ": " + o.Reason)}
+	if o.Kind == mofn.KindRelease {
+		e.Release = o.Target
+	}
+	return p.journal.Append(e)
+}
+
+// takeProposals joins the signatures of a proposed trust object, and takes it when both quorums are there (docs/spec/drop-box.md).
+func (p *Packer) takeProposals() (problems []string, err error) {
+	root, err := p.box.root()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	dir := fmt.Sprintf("trust/proposals/%06d", p.site.Newest().Object.Version+1)
+	names, problems, err := boxFiles(root, dir, proposalName)
+	if err != nil {
+		return nil, err
+	}
+	by := map[string][]string{}
+	for _, n := range names {
+		fp := proposalName.FindStringSubmatch(n)[1]
+		by[fp] = append(by[fp], n)
+	}
+	for fp, files := range by {
+		joined, unfit, err := joinProposal(root, dir, files)
+		problems = append(problems, unfit...)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("%s/%s: %v", dir, fp, err))
+			continue
+		}
+		news, err := p.site.AddTrust(joined, p.now())
+		switch {
+		case err == nil && news:
+			if err := p.trustEvent(audit.ActionTrustArrived, p.site.Newest()); err != nil {
+				return problems, err
+			}
+			return problems, nil // the others proposed the same version, and came too late
+		case errors.Is(err, site.ErrChain) || errors.Is(err, site.ErrGap) || errors.Is(err, site.ErrFork) || errors.Is(err, site.ErrFull):
+			problems = append(problems, fmt.Sprintf("trust object %s: %v", fp, err))
+		case err != nil:
+			return problems, err
+		}
+	}
+	return problems, nil
+}
+
+// joinProposal puts the signatures of files with one payload together. A file that does not fit is named and left out.
+func joinProposal(root *os.Root, dir string, files []string) (joined []byte, unfit []string, err error) {
+	var all *envelope.DSSE
+	seen := map[string]bool{}
+	for _, name := range files {
+		data, err := readHostile(root, path.Join(dir, name), maxTrustFile)
+		if err != nil {
+			unfit = append(unfit, err.Error())
+			continue
+		}
+		d, err := envelope.ParseDSSE(data, maxTrustFile)
+		if err != nil {
+			unfit = append(unfit, fmt.Sprintf("%s/%s: %v", dir, name, err))
+			continue
+		}
+		fp := mofn.Fingerprint(d.Payload)
+		if hex.EncodeToString(fp[:]) != name[:64] || d.PayloadType != trust.PayloadType {
+			unfit = append(unfit, fmt.Sprintf("%s/%s holds something else than its name says", dir, name))
+			continue
+		}
+		if all == nil {
+			all = &envelope.DSSE{Payload: d.Payload, PayloadType: d.PayloadType, Signatures: []envelope.Signature{}}
+		}
+		for _, g := range d.Signatures {
+			if !seen[g.KeyID] {
+				seen[g.KeyID] = true
+				all.Signatures = append(all.Signatures, g)
+			}
+		}
+	}
+	if all == nil {
+		return nil, unfit, errors.New("nothing of it reads")
+	}
+	slices.SortFunc(all.Signatures, func(a, b envelope.Signature) int { return strings.Compare(a.KeyID, b.KeyID) })
+	joined, err = all.Marshal()
+	return joined, unfit, err
+}
+
+// showChain keeps trust/chain of the drop-box complete, so that officers' tools have it.
+func (p *Packer) showChain() (problems []string, err error) {
+	root, err := p.box.root()
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if err := root.MkdirAll("trust/chain", 0o775); err != nil {
+		return nil, fmt.Errorf("drop-box: %w", err)
+	}
+	for i, data := range p.site.Chain() {
+		name := fmt.Sprintf("trust/chain/%06d.json", i+1)
+		if have, err := readHostile(root, name, maxTrustFile); err == nil && bytes.Equal(have, data) {
+			continue
+		}
+		if err := replaceFile(root, name, data); err != nil {
+			return nil, fmt.Errorf("drop-box: %w", err)
+		}
+	}
+	return nil, nil
+}
+
+// stopped says why a job does not move: a stop of everything, of its stream, or of its release.
+func (p *Packer) stopped(job journal.Job) error {
+	var id envelope.Digest
+	if job.Release != "" {
+		var err error
+		if id, err = envelope.ParseDigest(job.Release); err != nil {
+			return err
+		}
+	}
+	err := trust.CheckOrders(job.Stream, id, p.site.Standing())
+	if errors.Is(err, trust.ErrRevoked) {
+		return nil // a verdict: the stage finds it, and the job is refused
+	}
+	return err
+}
+
+// flight is the release that is on the air, and what takes it off.
+type flight struct {
+	stream string
+	id     envelope.Digest
+	cancel context.CancelFunc
+}
+
+// takeOff notes what is on the air, so that an order can take it off.
+func (p *Packer) takeOff(ctx context.Context, job journal.Job, id envelope.Digest) (flying context.Context, land func()) {
+	flying, cancel := context.WithCancel(ctx)
+	p.mu.Lock()
+	p.flight = flight{job.Stream, id, cancel}
+	p.mu.Unlock()
+	return flying, func() {
+		cancel()
+		p.mu.Lock()
+		p.flight = flight{}
+		p.mu.Unlock()
+	}
+}
+
+// ground takes a release off the air that must not be there any more.
+func (p *Packer) ground() {
+	p.mu.Lock()
+	f := p.flight
+	p.mu.Unlock()
+	if f.cancel != nil && trust.CheckOrders(f.stream, f.id, p.site.Standing()) != nil {
+		f.cancel()
+	}
+}
+
+// grounded says whether an order ended a pass.
+func (p *Packer) grounded(env *envelope.Envelope, ended error) error {
+	if ended == nil {
+		return nil
+	}
+	return trust.CheckOrders(env.Statement.Predicate.Stream, env.ID, p.site.Standing())
+}
+
+// bulletins says again and again what receivers must not miss, beside whatever else is on the link, until ctx ends.
+func (p *Packer) bulletins(ctx context.Context) error {
+	if p.beats == nil {
+		p.log.Warn("keys.heartbeat is not configured: no bulletins are made, so trust objects and orders reach receivers on media only, and nobody there can tell whether news is held back")
+		<-ctx.Done()
+		return nil
+	}
+	every := time.Duration(p.cfg.Bulletin.Every)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		case <-p.news:
+		}
+		if err := p.sendBulletin(ctx); err != nil && ctx.Err() == nil {
+			if errors.Is(err, journal.ErrSync) || errors.Is(err, site.ErrState) {
+				return err
+			}
+			p.log.Warn("bulletin", zap.Error(err))
+		}
+		timer.Reset(every)
+	}
+}
+
+func (p *Packer) sendBulletin(ctx context.Context) error {
+	b, err := p.makeBulletin(ctx)
+	if err != nil {
+		return err
+	}
+	stream, err := b.Bytes()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(p.cfg.State, lastFile, stream); err != nil {
+		return err
+	}
+	s, err := p.bulletinSender()
+	if err != nil {
+		return err
+	}
+	_, err = s.Send(ctx, link.Transfer{
+		Release: bulletin.ID(stream), Envelope: bytes.NewReader(stream), EnvelopeSize: int64(len(stream)), Pass: 1, Source: true, Rows: -1,
+	})
+	return err
+}
+
+// bulletinShare is the part of a lane's rate that a bulletin takes, beside a release that may have all of it.
+const bulletinShare = 20
+
+func (p *Packer) bulletinSender() (*link.Sender, error) {
+	lanes := slices.Clone(p.conns)
+	for i := range lanes {
+		if lanes[i].Rate > 0 {
+			lanes[i].Rate = max(lanes[i].Rate/bulletinShare, minRate/bulletinShare)
+		}
+	}
+	cfg := p.cfg.Link
+	cfg.Settle = 0
+	return NewSender(cfg, p.store(), lanes, p.linkKey, SenderOptions{Logger: zap.NewNop()})
+}
+
+// makeBulletin makes the next one, with all that is true now.
+func (p *Packer) makeBulletin(ctx context.Context) (*bulletin.Bulletin, error) {
+	current, err := p.current()
+	if err != nil {
+		return nil, err
+	}
+	next := site.Next{Site: p.cfg.Audit.ID, Interval: time.Duration(p.cfg.Bulletin.Every), Now: p.now(), Releases: current, Sign: p.signSnapshot}
+	if err := p.addLog(ctx, &next); err != nil {
+		return nil, err
+	}
+	b, _, err := p.site.Make(next)
+	return b, err
+}
+
+func (p *Packer) signSnapshot(payload []byte) ([]byte, error) {
+	d, err := signDSSE(p.beats, mofn.RoleHeartbeat, mofn.SnapshotPayloadType, payload)
+	if err != nil {
+		return nil, err
+	}
+	return d.Marshal()
+}
+
+// addLog puts the checkpoint of the audit log into a bulletin. All proofs are of one checkpoint: the log grows meanwhile.
+func (p *Packer) addLog(ctx context.Context, next *site.Next) error {
+	if p.audit == nil || p.audit.Key == nil {
+		return nil
+	}
+	c, err := p.audit.Continue(ctx, 0)
+	if err != nil {
+		return err
+	}
+	head, err := audit.OpenCheckpoint(c.Note, p.audit.Key.Public)
+	if err != nil {
+		return err
+	}
+	next.Log = mofn.LogRef{Origin: head.Origin, Size: head.Size, Root: head.Root.String()}
+	next.Prove = func(old int64) ([]byte, error) { return p.audit.Prove(old, head.Size, c.Note) }
+	return nil
+}
+
+// current lists what is current: of each stream the newest release that was approved, and every one that is still being sent.
+func (p *Packer) current() ([]mofn.Current, error) {
+	jobs, err := p.journal.List(func(j journal.Job) bool { return j.State == stateApproved || j.State == stateSent })
+	if err != nil {
+		return nil, err
+	}
+	newest := map[string]mofn.Current{}
+	set := map[mofn.Current]bool{}
+	for _, j := range jobs {
+		c := mofn.Current{Stream: j.Stream, Epoch: j.Epoch, Seq: j.Seq, Release: j.Release}
+		if n, ok := newest[j.Stream]; !ok || n.Epoch < c.Epoch || n.Epoch == c.Epoch && n.Seq < c.Seq {
+			newest[j.Stream] = c
+		}
+		if j.State == stateApproved {
+			set[c] = true
+		}
+	}
+	for _, c := range newest {
+		set[c] = true
+	}
+	out := make([]mofn.Current, 0, len(set))
+	for c := range set {
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b mofn.Current) int {
+		return cmp.Or(strings.Compare(a.Stream, b.Stream), cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Seq, b.Seq))
+	})
+	return out, nil
+}
