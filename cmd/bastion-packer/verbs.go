@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,7 +74,7 @@ func printStatus(s cli.Streams, st packer.Status) error {
 	if err := cli.PrintTable(s.Out, rows); err != nil {
 		return err
 	}
-	for _, line := range st.Link.Words {
+	for _, line := range slices.Concat(st.Site.Words, st.Link.Words) {
 		if _, err := fmt.Fprintln(s.Out, line); err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"sluice/internal/console"
 	"sluice/internal/journal"
 	"sluice/internal/receiver"
+	"sluice/internal/site"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -79,7 +80,20 @@ func printStatus(s cli.Streams, st receiver.Status) error {
 	if err := console.Table(s.Out, []string{"STATE", "STREAM", "SEQ", "NAME", "RELEASE", "SIZE", "ARRIVED", "ERROR"}, rows); err != nil {
 		return err
 	}
+	if err := printSite(s, st.Site); err != nil {
+		return err
+	}
 	for _, line := range st.Link.Words {
+		if _, err := fmt.Fprintln(s.Out, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printSite prints what is known of trust.
+func printSite(s cli.Streams, st site.Status) error {
+	for _, line := range st.Words {
 		if _, err := fmt.Fprintln(s.Out, line); err != nil {
 			return err
 		}
@@ -91,10 +105,17 @@ func importCommand(s cli.Streams) *cobra.Command {
 	var config string
 	var wait bool
 	c := &cobra.Command{
-		Use: "import DIR", Short: "Take in a sealed release from a medium, on the same path as the link", Args: cli.Args(cobra.ExactArgs(1)),
-		Long: "Take in DIR/envelope.sluice and DIR/payload: verified, held and published by the same rules. The daemon must not be running.",
+		Use: "import DIR | FILE.bulletin", Short: "Take in a sealed release, or a bulletin, from a medium, on the same path as the link", Args: cli.Args(cobra.ExactArgs(1)),
+		Long: `Take in DIR/envelope.sluice and DIR/payload, and DIR/bulletin.sluice before them if it is there: verified, held and published by the
+same rules. A file FILE.bulletin brings trust objects, orders and what is current. The daemon must not be running.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withReceiver(cmd.Context(), s, config, func(ctx context.Context, r *receiver.Receiver) error {
+				if strings.HasSuffix(args[0], ".bulletin") {
+					if err := r.ImportBulletin(ctx, args[0]); err != nil {
+						return verdict(err)
+					}
+					return printSite(s, r.Site())
+				}
 				job, err := r.Import(ctx, args[0], wait)
 				if err != nil {
 					return verdict(err)
@@ -231,11 +252,11 @@ registry, by its release id.`,
 			if err != nil {
 				return cli.Usage(err)
 			}
-			st, err := trust.Load(cfg.Trust.Object, cfg.Trust.Fingerprint)
+			been, err := receiver.CurrentTrust(cfg)
 			if err != nil {
 				return cli.Usage(err)
 			}
-			env, a, err := verifyWhere(cmd.Context(), cfg, st, name, args[0])
+			env, a, err := verifyWhere(cmd.Context(), cfg, been, name, args[0])
 			if err != nil {
 				return verifyVerdict(err)
 			}
@@ -250,9 +271,9 @@ registry, by its release id.`,
 	return c
 }
 
-func verifyWhere(ctx context.Context, cfg receiver.Config, st *trust.Store, name, arg string) (env *envelope.Envelope, a mofn.Approval, err error) {
+func verifyWhere(ctx context.Context, cfg receiver.Config, been []*trust.Store, name, arg string) (env *envelope.Envelope, a mofn.Approval, err error) {
 	if name == "" {
-		return receiver.Verify(ctx, st, cfg.Receiver, arg, nil)
+		return receiver.Verify(ctx, been, cfg.Receiver, arg, nil)
 	}
 	id, err := envelope.ParseDigest(arg)
 	if err != nil {
@@ -263,5 +284,5 @@ func verifyWhere(ctx context.Context, cfg receiver.Config, st *trust.Store, name
 		return nil, a, err
 	}
 	defer cli.CloseInto(&err, reg)
-	return receiver.VerifyPublished(ctx, st, cfg, reg, name, id)
+	return receiver.VerifyPublished(ctx, been, cfg, reg, name, id)
 }

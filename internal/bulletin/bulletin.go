@@ -61,7 +61,7 @@ type Bulletin struct {
 	Snapshot []byte
 	Trust    [][]byte // version 1, 2, 3, ...
 	Orders   []Order  // strictly increasing by ID
-	Proofs   []Proof // strictly increasing by Old
+	Proofs   []Proof  // strictly increasing by Old
 }
 
 // Proof is the text of docs/spec/audit.md section 5 that begins at the size Old. It was not looked at.

@@ -72,9 +72,9 @@ type Bulletin struct {
 
 // Keys names the bastion's key files and the file with their passphrase.
 type Keys struct {
-	Packer         string `yaml:"packer"` // suite H1 or H2, signs release statements
-	Link           string `yaml:"link"`   // suite ED25519-LINK, announces sessions
-	Log            string `yaml:"log"`    // suite H1 or H2, signs checkpoints of the audit log; optional
+	Packer         string `yaml:"packer"`    // suite H1 or H2, signs release statements
+	Link           string `yaml:"link"`      // suite ED25519-LINK, announces sessions
+	Log            string `yaml:"log"`       // suite H1 or H2, signs checkpoints of the audit log; optional
 	Heartbeat      string `yaml:"heartbeat"` // suite H1 or H2, signs the snapshots of bulletins; optional
 	PassphraseFile string `yaml:"passphrase_file"`
 }
@@ -159,7 +159,7 @@ func DefaultConfig() Config {
 		Seal:  Statement{Classification: "UNCLASSIFIED", Lifetime: strictyaml.Duration(90 * 24 * time.Hour), Epoch: 1},
 		Trust: Trust{Quarantine: strictyaml.Duration(72 * time.Hour)},
 		Audit: Audit{ID: "bastion"}, Bulletin: Bulletin{Every: strictyaml.Duration(time.Minute)},
-		Link:  Link{MTU: 1500, Rate: 900_000_000, Repair: 10, Passes: CountedPasses(2), GSO: "auto", SendBuffer: 4 << 20},
+		Link: Link{MTU: 1500, Rate: 900_000_000, Repair: 10, Passes: CountedPasses(2), GSO: "auto", SendBuffer: 4 << 20},
 	}
 }
 

@@ -63,7 +63,7 @@ type Packer struct {
 	started time.Time
 	wakeup  chan struct{}
 	rewatch chan struct{}
-	news    chan struct{} // a bulletin is due now
+	news    chan struct{}        // a bulletin is due now
 	polled  map[string]time.Time // watch stream -> last look upstream
 
 	mu      sync.Mutex

@@ -16,7 +16,6 @@ import (
 	"sluice/internal/console"
 	"sluice/internal/link"
 	"sluice/internal/recv"
-	"sluice/internal/trust"
 )
 
 const (

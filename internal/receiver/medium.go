@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"sluice/internal/bulletin"
 	"sluice/internal/journal"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
@@ -22,6 +23,9 @@ import (
 // Import takes a release in from a directory (docs/spec/envelope.md section 8) on the same path as the link: envelope first,
 // then the bytes, then the stages. It returns the job as far as it came: PUBLISHED, or HELD when the policy holds it and wait is false.
 func (r *Receiver) Import(ctx context.Context, dir string, wait bool) (journal.Job, error) {
+	if err := r.importBulletinOf(ctx, dir); err != nil {
+		return journal.Job{}, err
+	}
 	medium, env, err := openMedium(dir)
 	if err != nil {
 		return journal.Job{}, err
@@ -43,6 +47,42 @@ func (r *Receiver) Import(ctx context.Context, dir string, wait bool) (journal.J
 	}
 	return r.finish(ctx, id, wait)
 }
+
+// ImportBulletin takes a bulletin in from a file.
+func (r *Receiver) ImportBulletin(ctx context.Context, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("medium: %w", err)
+	}
+	defer f.Close()
+	b, err := bulletin.Read(f)
+	if err != nil {
+		return fmt.Errorf("refused: %s: %w", path, err)
+	}
+	if err := r.TakeBulletin(b); err != nil {
+		return err
+	}
+	return r.tick(ctx)
+}
+
+// importBulletinOf takes in the bulletin beside a release, if there is one: the release may wait for it.
+func (r *Receiver) importBulletinOf(ctx context.Context, dir string) error {
+	path := filepath.Join(dir, bulletinFile)
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("medium: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("refused: %w: %s is no regular file but %s", bulletin.ErrFormat, path, info.Mode().Type())
+	}
+	return r.ImportBulletin(ctx, path)
+}
+
+// bulletinFile is the bulletin beside an envelope on a medium (docs/spec/bulletin.md section 4).
+const bulletinFile = "bulletin.sluice"
 
 // importAgain answers for a release that is here already: a published one is refused as the replay that it is when its
 // stream moved on, and is simply done otherwise.
@@ -220,15 +260,31 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// checkUnderAny judges an envelope under the trust object in effect, or under one that was: who approved then may have left since. been has the
+// newest first; the error is that of the newest.
+func checkUnderAny(been []*trust.Store, env *envelope.Envelope, receiver string) (mofn.Approval, error) {
+	var first error
+	for _, st := range been {
+		a, err := st.Check(env, trust.Rules{Receiver: receiver})
+		if err == nil {
+			return a, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return mofn.Approval{}, first
+}
+
 // Verify judges a release where it lies, without journal, link or registry state: an envelope directory against the trust
 // object, every byte. It says who approved.
-func Verify(ctx context.Context, st *trust.Store, receiver, dir string, progress func(done, total int64)) (*envelope.Envelope, mofn.Approval, error) {
+func Verify(ctx context.Context, been []*trust.Store, receiver, dir string, progress func(done, total int64)) (*envelope.Envelope, mofn.Approval, error) {
 	medium, env, err := openMedium(dir)
 	if err != nil {
 		return nil, mofn.Approval{}, err
 	}
 	defer medium.Close()
-	approval, err := st.Check(env, trust.Rules{Receiver: receiver})
+	approval, err := checkUnderAny(been, env, receiver)
 	if err != nil {
 		return env, approval, err
 	}
@@ -242,12 +298,12 @@ func Verify(ctx context.Context, st *trust.Store, receiver, dir string, progress
 
 // VerifyPublished judges a published release from the registry alone: its envelope against the trust object, every published
 // byte against the statement.
-func VerifyPublished(ctx context.Context, st *trust.Store, cfg Config, reg Target, name string, id envelope.Digest) (*envelope.Envelope, mofn.Approval, error) {
+func VerifyPublished(ctx context.Context, been []*trust.Store, cfg Config, reg Target, name string, id envelope.Digest) (*envelope.Envelope, mofn.Approval, error) {
 	env, err := publishedEnvelope(ctx, reg, name, id)
 	if err != nil {
 		return nil, mofn.Approval{}, err
 	}
-	approval, err := st.Check(env, trust.Rules{Receiver: cfg.Receiver})
+	approval, err := checkUnderAny(been, env, cfg.Receiver)
 	if err != nil {
 		return env, approval, err
 	}

@@ -42,7 +42,7 @@ type Receiver struct {
 	cfg      Config
 	log      *zap.Logger
 	now      func() time.Time
-	wall     func() time.Time // now with a reading of the monotonic clock
+	wall     func() time.Time                               // now with a reading of the monotonic clock
 	report   func(stage, release string, done, total int64) // nil: nobody wants to know
 	site     *site.Site
 	journal  *journal.Journal

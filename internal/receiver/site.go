@@ -287,6 +287,18 @@ func (r *Receiver) witnessAnew(origin string) (*audit.Witness, error) {
 	return audit.NewWitness(origin, key, nil)
 }
 
+// ConfirmTrust puts the next trust object into effect: a person at this console compared its fingerprint.
+func (r *Receiver) ConfirmTrust(fingerprint string) error {
+	st, err := r.site.Confirm(fingerprint, r.wall())
+	if err != nil {
+		return err
+	}
+	e := r.trustEvent(audit.ActionTrustEffect, st)
+	e.Detail += "; its quarantine was ended at this console"
+	r.reorder.Store(true)
+	return r.journal.Append(e)
+}
+
 // useLinkKeys gives the front the link keys of the trust object in effect.
 func (r *Receiver) useLinkKeys() {
 	r.mu.Lock()
@@ -469,17 +481,11 @@ func (r *Receiver) refuseRevoked(job journal.Job) error {
 // checkPublished judges a release that was published: under the trust object in effect, or under an earlier one that was in effect
 // once. A revocation counts, succession and expiry do not.
 func (r *Receiver) checkPublished(env *envelope.Envelope) (mofn.Approval, error) {
-	var first error
-	for _, st := range r.site.Been() {
-		a, err := st.Check(env, trust.Rules{Receiver: r.cfg.Receiver})
-		if err == nil {
-			return a, trust.CheckOrders(env.Statement.Predicate.Stream, env.ID, onlyRevocations(r.site.Standing()))
-		}
-		if first == nil {
-			first = err
-		}
+	a, err := checkUnderAny(r.site.Been(), env, r.cfg.Receiver)
+	if err != nil {
+		return a, err
 	}
-	return mofn.Approval{}, first
+	return a, trust.CheckOrders(env.Statement.Predicate.Stream, env.ID, onlyRevocations(r.site.Standing()))
 }
 
 // onlyRevocations is a standing without its stops: a stopped stream keeps what it published.

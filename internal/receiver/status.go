@@ -22,7 +22,7 @@ type Status struct {
 	Time        time.Time            `json:"time"`
 	Trust       string               `json:"trust"` // fingerprint of the trust object in effect
 	Site        site.Status          `json:"site"`  // trust objects, orders, freshness
-	Link        LinkReport           `json:"link"` // what the rest says of the link, judged and in words
+	Link        LinkReport           `json:"link"`  // what the rest says of the link, judged and in words
 	Releases    []ReleaseStatus      `json:"releases"`
 	Sessions    []link.SessionStatus `json:"sessions"`
 	KernelDrops uint64               `json:"kernel_drops"`
@@ -70,6 +70,9 @@ func (r *Receiver) Status(context.Context) (any, error) {
 	s.Events, err = r.lastEvents()
 	return s, err
 }
+
+// Site says what this site knows of trust.
+func (r *Receiver) Site() site.Status { return r.site.Describe(r.wall()) }
 
 // heard gathers what the report of the link is made from. The caller holds mu.
 func (r *Receiver) heard(jobs []journal.Job) Heard {

@@ -15,16 +15,16 @@ import (
 
 // Status says what this side knows of trust, and how old that is.
 type Status struct {
-	Version     int64           `json:"version"` // of the trust object in effect
-	Newest      int64           `json:"newest"`  // that verified
-	Quarantine  []Pending  `json:"quarantine"`
-	Gap         int64           `json:"gap,omitempty"` // a version that was seen and cannot be taken: one before it is missing
-	Freshness   Freshness  `json:"freshness"`
-	Stops       []OrderStatus   `json:"stops"`
-	Revocations []OrderStatus   `json:"revocations"`
-	Pending     []string        `json:"pending"` // orders that wait for more officers, in words
-	Current     []mofn.Current  `json:"current"` // of the last snapshot
-	Words       []string        `json:"words"`   // all of it for a person, a line each
+	Version     int64          `json:"version"` // of the trust object in effect
+	Newest      int64          `json:"newest"`  // that verified
+	Quarantine  []Pending      `json:"quarantine"`
+	Gap         int64          `json:"gap,omitempty"` // a version that was seen and cannot be taken: one before it is missing
+	Freshness   Freshness      `json:"freshness"`
+	Stops       []OrderStatus  `json:"stops"`
+	Revocations []OrderStatus  `json:"revocations"`
+	Pending     []string       `json:"pending"` // orders that wait for more officers, in words
+	Current     []mofn.Current `json:"current"` // of the last snapshot
+	Words       []string       `json:"words"`   // all of it for a person, a line each
 }
 
 // OrderStatus is an order, or a revocation, in a line.
@@ -85,7 +85,7 @@ func (st Status) words() []string {
 
 // collector shows freshness and orders to Prometheus, as of the scrape.
 type collector struct {
-	report                                          func() Status
+	report                                      func() Status
 	fresh, age, version, quarantine, stops, gap *prometheus.Desc
 }
 

@@ -136,7 +136,7 @@ type Next struct {
 	Log      mofn.LogRef // zero: there is no log to show
 	// Prove gives the text that proves the log of Log to continue its first old events (docs/spec/audit.md section 5); nil without a log.
 	Prove func(old int64) ([]byte, error)
-	Sign     func(payload []byte) (dsse []byte, err error) // by a heartbeat key
+	Sign  func(payload []byte) (dsse []byte, err error) // by a heartbeat key
 }
 
 // Make makes the next bulletin. The counter is on stable storage before anybody sees it.
