@@ -34,18 +34,22 @@ func arrows() map[string][]string {
 		// The two pipelines. They never import one another.
 		"internal/packer": {
 			"internal/admin", "internal/audit", "internal/checkpoint", "internal/console", "internal/durable", "internal/hub",
-			"internal/journal", "internal/link", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
+			"internal/journal", "internal/link", "internal/site", "internal/bulletin", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/quality",
 		},
 		"internal/receiver": {
 			"internal/admin", "internal/audit", "internal/checkpoint", "internal/console", "internal/durable",
-			"internal/journal", "internal/link", "internal/recv", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
+			"internal/journal", "internal/link", "internal/recv", "internal/site", "internal/bulletin", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/registry",
 		},
 
 		// What both commands share, and what joins two packages of pkg/ that must not know one another.
 		"internal/cli":   {"internal/admin", "internal/audit", "internal/console", "internal/journal", "internal/trust", "pkg/envelope", "pkg/mofn"},
 		"internal/trust": {"pkg/envelope", "pkg/mofn"},
+
+		// What a side knows of trust over time, and the form in which it travels.
+		"internal/site":     {"internal/bulletin", "internal/console", "internal/durable", "internal/trust", "pkg/envelope", "pkg/mofn"},
+		"internal/bulletin": {"pkg/envelope", "pkg/mofn"},
 
 		// It judges what a journal holds and what a directory says of one; keys and trust objects come from their own packages.
 		"internal/audit": {"internal/console", "internal/journal", "internal/merkle", "internal/trust", "pkg/envelope", "pkg/mofn"},

@@ -136,7 +136,7 @@ func ParseKey(file []byte) (*Key, error) {
 
 // PublicKey is ParseKey of a key that stands in a trust object.
 func PublicKey(suite mofn.Suite, public []byte) (*Key, error) {
-	file, err := (&mofn.SecretKey{Suite: suite, Public: public}).MarshalPublic()
+	file, err := mofn.MarshalPublicFile(suite, public, "")
 	if err != nil {
 		return nil, fmt.Errorf("%w: log key: %w", ErrFormat, err)
 	}

@@ -212,6 +212,9 @@ func (w *replay) approved(n int64, e journal.Event, j *jobState) error {
 	if e.To != "APPROVED" && e.To != "PUBLISHED" || j.old {
 		return nil
 	}
+	if e.From == "WITHDRAWN" && w.Actions[ActionOrder+" resume"] == 0 {
+		return fmt.Errorf("%w: event %d: release %s is given back, and no officer's resume stands before it", ErrTampered, n, shorten(e.Release))
+	}
 	v := w.votes[e.Release]
 	if v == nil || len(v.approved) == 0 {
 		return fmt.Errorf("%w: event %d: release %s becomes %s, and no officer's approval stands before it", ErrTampered, n, shorten(e.Release), e.To)
@@ -219,7 +222,7 @@ func (w *replay) approved(n int64, e journal.Event, j *jobState) error {
 	if len(v.rejected) > 0 {
 		w.odd("event %d: release %s becomes %s, and %s had rejected it before", n, shorten(e.Release), e.To, v.rejected[0])
 	}
-	if e.To == "PUBLISHED" && !isRelease(e.Digest) {
+	if e.To == "PUBLISHED" && e.From != "WITHDRAWN" && !isRelease(e.Digest) {
 		return fmt.Errorf("%w: event %d: release %s is published without the digest of a receipt", ErrTampered, n, shorten(e.Release))
 	}
 	return nil

@@ -6,7 +6,7 @@
 //	                                      |                 |
 //	                                   refused           complete
 //	                                      v                 v
-//	RECEIVING ---------------------> RECEIVED --> VERIFIED --> INSPECTED --> HELD --> PUBLISHED
+//	RECEIVING ---------------------> RECEIVED --> VERIFIED --> INSPECTED --> HELD --> PUBLISHED <--> WITHDRAWN
 //	    |                               |             |             |          |
 //	    +-------------------------------+-------------+-------------+----------+--> REJECTED (quarantine, with evidence)
 //

@@ -249,15 +249,15 @@ func TestVerify(t *testing.T) {
 	b := newBench(t)
 	r := b.approved("models/llm", 1)
 	dir := b.medium(r)
-	env, a, err := receiver.Verify(t.Context(), b.site.Store, trusttest.Receiver, dir, nil)
+	env, a, err := receiver.Verify(t.Context(), []*trust.Store{b.site.Store}, trusttest.Receiver, dir, nil)
 	if err != nil || env.ID != r.env.ID || !a.Valid() {
 		t.Fatalf("%v", err)
 	}
-	if _, _, err := receiver.Verify(t.Context(), b.site.Store, "enclave-b", dir, nil); !errors.Is(err, trust.ErrAudience) {
+	if _, _, err := receiver.Verify(t.Context(), []*trust.Store{b.site.Store}, "enclave-b", dir, nil); !errors.Is(err, trust.ErrAudience) {
 		t.Errorf("audience: %v", err)
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "payload", "README.md"), []byte("x"), 0o600))
-	if _, _, err := receiver.Verify(t.Context(), b.site.Store, trusttest.Receiver, dir, nil); !errors.Is(err, envelope.ErrDigest) {
+	if _, _, err := receiver.Verify(t.Context(), []*trust.Store{b.site.Store}, trusttest.Receiver, dir, nil); !errors.Is(err, envelope.ErrDigest) {
 		t.Errorf("damage: %v", err)
 	}
 }
@@ -270,7 +270,7 @@ func TestVerifyPublished(t *testing.T) {
 	reg, err := receiver.OpenRegistry(b.cfg)
 	must(t, err)
 	defer reg.Close()
-	_, a, err := receiver.VerifyPublished(t.Context(), b.site.Store, b.cfg, reg, "demo", r.env.ID)
+	_, a, err := receiver.VerifyPublished(t.Context(), []*trust.Store{b.site.Store}, b.cfg, reg, "demo", r.env.ID)
 	if err != nil || !a.Valid() {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestVerifyPublished(t *testing.T) {
 	data[900_000] ^= 1
 	must(t, os.Remove(name))
 	must(t, os.WriteFile(name, data, 0o444))
-	if _, _, err := receiver.VerifyPublished(t.Context(), b.site.Store, b.cfg, reg, "demo", r.env.ID); err == nil || !strings.Contains(err.Error(), "data.safetensors") {
+	if _, _, err := receiver.VerifyPublished(t.Context(), []*trust.Store{b.site.Store}, b.cfg, reg, "demo", r.env.ID); err == nil || !strings.Contains(err.Error(), "data.safetensors") {
 		t.Errorf("changed bytes: %v", err)
 	}
 }

@@ -235,7 +235,12 @@ func (s *SecretKey) MarshalPublic() ([]byte, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	f := publicFile{Type: publicFileType, Suite: s.Suite, ID: s.ID(), Public: s.Public, Comment: s.Comment}
+	return MarshalPublicFile(s.Suite, s.Public, s.Comment)
+}
+
+// MarshalPublicFile gives the .pub file of a public key that stands elsewhere, as in a trust object. ParsePublicFile checks it.
+func MarshalPublicFile(suite Suite, public []byte, comment string) ([]byte, error) {
+	f := publicFile{Type: publicFileType, Suite: suite, ID: NewKeyID(suite, public), Public: public, Comment: comment}
 	line, err := encodeCanonical(f)
 	return append(line, '\n'), err
 }
