@@ -83,7 +83,8 @@ func (t *table) add(s *session) (out []*session) {
 }
 
 // makeRoom returns the sessions of the release that gives way to one of another
-// key, if one must.
+// key, if one must. What has no payload gives way first: it is a bulletin, of which
+// there is one a minute, and which was taken in as soon as it was whole.
 func (t *table) makeRoom(key releaseKey) (out []*session) {
 	heard := make(map[releaseKey]time.Time)
 	for _, s := range t.sessions {
@@ -97,7 +98,8 @@ func (t *table) makeRoom(key releaseKey) (out []*session) {
 	var gone releaseKey
 	first := true
 	for k, at := range heard {
-		if first || at.Before(heard[gone]) {
+		sooner := (k.payloadSize == 0) != (gone.payloadSize == 0)
+		if first || sooner && k.payloadSize == 0 || !sooner && at.Before(heard[gone]) {
 			gone, first = k, false
 		}
 	}

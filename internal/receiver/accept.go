@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -207,7 +208,7 @@ func (r *Receiver) startJob(env *envelope.Envelope, sum string, approval mofn.Ap
 		}
 		said := r.newEvent("accepted", env.ID.String(), fmt.Sprintf("%d files, %d bytes, approved by %v", len(env.Statement.Subjects), p.TotalSize, approval.Officers()))
 		said.Digest, said.Key = sum, approval.Packer().String()
-		return errors.Join(r.journal.Create(job, said), r.recordDecisions(env))
+		return errors.Join(r.journal.Create(job, said), r.recordDecisions(env), r.raiseFloor(env, approval))
 	case err != nil:
 		return err
 	case job.State == stateRejected:
@@ -221,7 +222,31 @@ func (r *Receiver) startJob(env *envelope.Envelope, sum string, approval mofn.Ap
 			return err
 		}
 	}
-	return r.recordDecisions(env)
+	return errors.Join(r.recordDecisions(env), r.raiseFloor(env, approval))
+}
+
+// raiseFloor raises the clock floor to the time that all who approved agree has come: the earliest of theirs, so that one wrong clock
+// does not make everything expire.
+func (r *Receiver) raiseFloor(env *envelope.Envelope, approval mofn.Approval) error {
+	var earliest time.Time
+	for _, n := range env.Approvals {
+		v, err := trust.Vote(n)
+		if err != nil {
+			return err
+		}
+		a, err := envelope.ParseApproval(v.Payload)
+		if err != nil || !slices.Contains(approval.Officers(), a.Officer) {
+			continue // by a key that is not enrolled: nobody looked at its signature
+		}
+		at, err := time.Parse(time.RFC3339, a.At)
+		if err == nil && (earliest.IsZero() || at.Before(earliest)) {
+			earliest = at
+		}
+	}
+	if len(approval.Officers()) < 2 {
+		return nil // nobody to agree with
+	}
+	return r.site.Heard(earliest)
 }
 
 // recordDecisions puts those words of officers into the log that it does not have yet. It is asked whenever an envelope came in, and once more
