@@ -21,6 +21,7 @@ import (
 	"sluice/internal/receiver"
 	"sluice/pkg/envelope"
 	"sluice/pkg/fec"
+	"sluice/pkg/registry"
 )
 
 func TestMain(m *testing.M) {
@@ -44,7 +45,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": clitest.Exit, "flip": clitest.Flip, "edit": clitest.Edit, "medium": medium(t, s),
-			"published": published, "lock": lock, "receiving": receiving, "serving": serving, "data": data,
+			"published": published, "lock": lock, "receiving": receiving, "serving": serving, "data": data, "decide": decide,
 		},
 		RequireUniqueNames: true,
 	})
@@ -93,6 +94,23 @@ func published(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(os.Chmod(filepath.Dir(found[0]), 0o700)) // the script will damage it
 	ts.Setenv("PUBLISHED", found[0])
+}
+
+// decide is the script command `decide CONFIG stop|revoke NAME RELEASE REASON`: what an officer decides about a published release, as the
+// receiver hands it to the registry.
+func decide(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 5 {
+		ts.Fatalf("usage: decide CONFIG stop|revoke NAME RELEASE REASON")
+	}
+	cfg, err := receiver.LoadConfig(ts.MkAbs(args[0]))
+	ts.Check(err)
+	reg, err := receiver.OpenRegistry(cfg)
+	ts.Check(err)
+	id, err := envelope.ParseDigest(args[3])
+	ts.Check(err)
+	w := registry.Withdrawal{Final: args[1] == "revoke", Reason: args[4], Orders: []string{args[3]}}
+	ts.Check(reg.Withdraw(context.Background(), args[2], [32]byte(id), w))
+	ts.Check(reg.Close())
 }
 
 // lock is the script command `lock JOURNAL`: another process has it open until the script ends.

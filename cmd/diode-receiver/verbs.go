@@ -176,9 +176,9 @@ func withReceiver(ctx context.Context, s cli.Streams, config string, fn func(con
 
 func listCommand(s cli.Streams) *cobra.Command {
 	var config string
-	var asJSON bool
+	var asJSON, withdrawn bool
 	c := &cobra.Command{
-		Use: "list", Short: "List what is published", Args: cli.Args(cobra.NoArgs),
+		Use: "list", Short: "List what is published, or with --withdrawn what was and why it is no more", Args: cli.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			cfg, err := receiver.LoadConfig(config)
 			if err != nil {
@@ -189,6 +189,9 @@ func listCommand(s cli.Streams) *cobra.Command {
 				return err
 			}
 			defer cli.CloseInto(&err, reg)
+			if withdrawn {
+				return listWithdrawn(cmd.Context(), s, reg, asJSON)
+			}
 			entries, err := reg.List(cmd.Context())
 			if err != nil {
 				return err
@@ -201,7 +204,29 @@ func listCommand(s cli.Streams) *cobra.Command {
 	}
 	configFlag(c, &config)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&withdrawn, "withdrawn", false, "list what was published and is withdrawn, with the reasons")
 	return c
+}
+
+func listWithdrawn(ctx context.Context, s cli.Streams, reg registry.Publisher, asJSON bool) error {
+	entries, err := reg.ListWithdrawn(ctx)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return cli.PrintJSON(s.Out, entries)
+	}
+	var rows [][]string
+	for _, e := range entries {
+		what := "suspended"
+		if e.Withdrawal.Final {
+			what = "revoked"
+		}
+		rows = append(rows, []string{
+			e.Entry.Name, e.Entry.Stream, fmt.Sprint(e.Entry.Epoch), fmt.Sprint(e.Entry.Seq), e.Entry.Release, what, e.Withdrawal.At, console.Clean(e.Withdrawal.Reason),
+		})
+	}
+	return console.Table(s.Out, []string{"NAME", "STREAM", "EPOCH", "SEQ", "RELEASE", "WITHDRAWN", "SINCE", "REASON"}, rows)
 }
 
 func printEntries(s cli.Streams, entries []registry.Entry) error {

@@ -233,6 +233,20 @@ func (b buckets) Remove(t *testing.T, name, key string) {
 	}
 }
 
+func (b buckets) Kept(t *testing.T, name, key string) []byte {
+	t.Helper()
+	c := b.client(t)
+	for info := range c.ListObjectsIter(t.Context(), name, minio.ListObjectsOptions{Prefix: key, WithVersions: true}) {
+		if info.Err != nil {
+			t.Fatal(info.Err)
+		}
+		if info.Key == key && !info.IsDeleteMarker {
+			return readVersion(t, c, name, key, info.VersionID)
+		}
+	}
+	return nil
+}
+
 func (b buckets) Keys(t *testing.T, name string) map[string]string {
 	t.Helper()
 	c := b.client(t)
@@ -265,7 +279,12 @@ func (b buckets) Keys(t *testing.T, name string) map[string]string {
 
 func read(t *testing.T, c *minio.Client, bucket, key string) []byte {
 	t.Helper()
-	o, err := c.GetObject(t.Context(), bucket, key, minio.GetObjectOptions{})
+	return readVersion(t, c, bucket, key, "")
+}
+
+func readVersion(t *testing.T, c *minio.Client, bucket, key, version string) []byte {
+	t.Helper()
+	o, err := c.GetObject(t.Context(), bucket, key, minio.GetObjectOptions{VersionID: version})
 	if err != nil {
 		t.Fatal(err)
 	}

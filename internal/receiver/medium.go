@@ -299,6 +299,9 @@ func Verify(ctx context.Context, been []*trust.Store, receiver, dir string, prog
 // VerifyPublished judges a published release from the registry alone: its envelope against the trust object, every published
 // byte against the statement.
 func VerifyPublished(ctx context.Context, been []*trust.Store, cfg Config, reg Target, name string, id envelope.Digest) (*envelope.Envelope, mofn.Approval, error) {
+	if _, err := reg.Get(ctx, name, [32]byte(id)); err != nil {
+		return nil, mofn.Approval{}, err // withdrawn, too: whatever its bytes are, nobody may use them
+	}
 	env, err := publishedEnvelope(ctx, reg, name, id)
 	if err != nil {
 		return nil, mofn.Approval{}, err

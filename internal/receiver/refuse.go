@@ -100,6 +100,7 @@ func dispositions() []struct {
 		{envelope.ErrConflict, Refused},
 		{registry.ErrConflict, Refused},
 		{registry.ErrRollback, Refused},
+		{registry.ErrWithdrawn, Refused},
 		{journal.ErrRollback, Refused},
 		{errTooLarge, Refused},
 		{errInspection, Refused},

@@ -385,7 +385,12 @@ func (r *Receiver) withdraw(ctx context.Context, job journal.Job, w registry.Wit
 	if job.State == stateWithdrawn && (d.Revoked || !w.Final) {
 		return nil
 	}
-	if err := r.registry.Withdraw(ctx, job.Name, [32]byte(mustDigest(job.ID)), oneLine(w)); err != nil {
+	err = r.registry.Withdraw(ctx, job.Name, [32]byte(mustDigest(job.ID)), oneLine(w))
+	if errors.Is(err, registry.ErrNoVersions) {
+		r.log.Warn("withdrawn, but for its bytes", zap.String("release", job.ID), zap.Error(err))
+		err = nil
+	}
+	if err != nil {
 		return fmt.Errorf("withdraw %s: %w", job.ID, err)
 	}
 	note := func(j *journal.Job) error {

@@ -259,6 +259,9 @@ func (r *Receiver) fsckPublished(ctx context.Context, deep bool, report func(Pro
 	}
 	for _, j := range jobs {
 		_, err := r.registry.Get(ctx, j.Name, [32]byte(mustDigest(j.ID)))
+		if errors.Is(err, registry.ErrWithdrawn) {
+			continue // nobody reads it; the registry's own judgement holds its records and files together
+		}
 		if errors.Is(err, registry.ErrNotFound) || errors.Is(err, registry.ErrCorrupt) {
 			report(Problem{"release " + j.ID, "the journal calls it published, the registry: " + err.Error(), "import the release again"})
 			continue
@@ -284,7 +287,7 @@ func (r *Receiver) fsckBytes(ctx context.Context, j journal.Job) error {
 	return r.verifyPublished(ctx, env)
 }
 
-// Releases lists the registry's catalogue.
+// Releases lists what the registry shows to readers.
 func (r *Receiver) Releases(ctx context.Context) ([]registry.Entry, error) {
 	return r.registry.List(ctx)
 }
@@ -297,6 +300,10 @@ func registryRemedy(k registry.ProblemKind) string {
 	switch k {
 	case registry.ProblemUncommitted, registry.ProblemLeftover, registry.ProblemUncatalogued:
 		return "a crash left it; the daemon puts it right at its next start"
+	case registry.ProblemExposed:
+		return "a crash left it, or somebody put it back: the daemon takes it away at its next start; if it stays, its log says why (registry.ErrDenied, registry.ErrNoVersions)"
+	case registry.ProblemWithdrawal:
+		return "find out who changed it; readers take the release as withdrawn. Then withdraw it again"
 	case registry.ProblemExtra:
 		return "nobody published it through Sluice: find out who wrote it, and remove it"
 	default:

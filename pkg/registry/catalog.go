@@ -22,11 +22,8 @@ type head struct {
 
 // List implements Publisher.
 func (e *engine) List(ctx context.Context) ([]Entry, error) {
-	h, err := e.head(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return h.entries, nil
+	seen, _, err := e.split(ctx)
+	return seen, err
 }
 
 // head finds and reads the newest catalogue, and checks that it follows from
@@ -103,11 +100,16 @@ func (e *engine) catalog(ctx context.Context, n int64) (*catalog, string, error)
 
 // has says whether the release is catalogued under this name.
 func (h *head) has(en Entry) bool {
-	return slices.ContainsFunc(h.entries, func(o Entry) bool { return o.Name == en.Name && o.Release == en.Release })
+	return h.find(en.Name, en.Release) >= 0
+}
+
+// find is the place of a release in the catalogue, or -1.
+func (h *head) find(name, id string) int {
+	return slices.IndexFunc(h.entries, func(o Entry) bool { return o.Name == name && o.Release == id })
 }
 
 // newer returns an entry of the same name and stream, another release, that en
-// is not newer than.
+// is not newer than. What was withdrawn keeps its place.
 func (h *head) newer(en Entry) (Entry, bool) {
 	i := slices.IndexFunc(h.entries, func(o Entry) bool {
 		return o.Name == en.Name && o.Stream == en.Stream && o.Release != en.Release && order(en, o) <= 0
@@ -136,83 +138,200 @@ func (e *engine) refuseRollback(ctx context.Context, en Entry) error {
 	return nil
 }
 
-// announce enters a committed release into the catalogue and moves its channel.
-func (e *engine) announce(ctx context.Context, en Entry) error {
-	h, err := e.enter(ctx, en)
+// refuseMarked refuses a release that the catalogue says is withdrawn, and whose
+// record does not say so any more: taking a record away, or changing one that
+// is for good, gives nothing back.
+func (e *engine) refuseMarked(ctx context.Context, en Entry) error {
+	h, err := e.head(ctx)
 	if err != nil {
 		return err
 	}
-	return e.point(ctx, h, en)
-}
-
-// enter appends the entry as serial n+1 and returns the catalogue that has it.
-// Losing the race for a serial means that somebody else made progress.
-func (e *engine) enter(ctx context.Context, en Entry) (*head, error) {
-	for {
-		h, err := e.head(ctx)
-		if err != nil || h.has(en) {
-			return h, err
-		}
-		next := catalog{Type: typeCatalog, Serial: h.serial + 1, Prev: h.sum, Entries: append(slices.Clone(h.entries), en)}
-		slices.SortFunc(next.Entries, compareEntries)
-		data, err := encode(next)
-		if err != nil {
-			return nil, err
-		}
-		if len(data) > maxCatalog {
-			return nil, fmt.Errorf("%w: the catalogue would have %d bytes, limit %d", ErrNoSpace, len(data), maxCatalog)
-		}
-		err = e.putBytes(ctx, serialKey(next.Serial), en.Release, data)
-		if err != nil && !errors.Is(err, errExists) {
-			return nil, err
-		}
-	}
-}
-
-// point moves the channel of the entry's name to it, if it is newer than what
-// the channel says.
-func (e *engine) point(ctx context.Context, h *head, en Entry) error {
-	if _, superseded := h.newer(en); superseded {
+	i := h.find(en.Name, en.Release)
+	if i < 0 || h.entries[i].Withdrawn == "" {
 		return nil
 	}
+	w, _, err := e.withdrawal(ctx, en.Name, en.Release)
+	if err != nil || w != nil && h.entries[i].Withdrawn != markRevoked {
+		return err // suspended, and being given back
+	}
+	return fmt.Errorf("%w: %s %s is %s in the catalogue, and %s does not say so; find out who changed it, then withdraw it again",
+		ErrWithdrawn, en.Name, en.Release, h.entries[i].Withdrawn, withdrawalKey(en.Name, en.Release))
+}
+
+// announce enters a committed release into the catalogue and moves its channel.
+func (e *engine) announce(ctx context.Context, en Entry) error {
+	if err := e.enter(ctx, en.Name, en.Release, en.Release, &en); err != nil {
+		return err
+	}
+	return e.point(ctx, en.Name)
+}
+
+// enter writes the serial in which the release has an entry with the mark that
+// its record asks for, if there is none yet. fresh is the entry when it has
+// none; nil: it gets none. Losing the race for a serial means that somebody
+// else made progress. After a serial the record is read again: what it said
+// before may have been overtaken, and the last to write makes both agree.
+func (e *engine) enter(ctx context.Context, name, id, stage string, fresh *Entry) error {
 	for {
-		now, tag, err := e.channel(ctx, en.Name)
+		w, _, err := e.withdrawal(ctx, name, id)
 		if err != nil {
 			return err
 		}
-		if now != nil && now.Stream == en.Stream && !moves(now, en, 0) {
-			return nil // the usual second call: no need to search for the serial
-		}
-		serial, err := e.introduced(ctx, h.serial, en)
-		if err != nil || !moves(now, en, serial) {
-			return err
-		}
-		data, err := encode(channel{
-			Type: typeChannel, Name: en.Name, Release: en.Release, Stream: en.Stream,
-			Epoch: en.Epoch, Seq: en.Seq, Serial: serial,
-		})
+		h, err := e.head(ctx)
 		if err != nil {
 			return err
 		}
-		err = e.st.swap(ctx, channelKey(en.Name), tag, data)
-		if !errors.Is(err, errExists) {
+		entries, err := h.with(name, id, fresh, w)
+		if err != nil || entries == nil {
+			return err
+		}
+		err = e.append(ctx, h, stage, entries)
+		if err != nil && !errors.Is(err, errExists) {
 			return err
 		}
 	}
 }
 
-// moves says whether the channel goes from now (nil: none) to en, which serial
-// introduced. Within a stream (epoch, seq) decides; between streams they do not
-// compare, and the later serial wins.
-func moves(now *channel, en Entry, serial int64) bool {
-	switch {
-	case now == nil:
-		return true
-	case now.Stream == en.Stream:
-		return order(en, Entry{Epoch: now.Epoch, Seq: now.Seq}) > 0
-	default:
-		return serial > now.Serial
+// with returns the entries in which the release is as its record w says; nil
+// when they are that already.
+func (h *head) with(name, id string, fresh *Entry, w *Withdrawal) ([]Entry, error) {
+	i := h.find(name, id)
+	if i < 0 && fresh == nil {
+		return nil, nil
 	}
+	entries := slices.Clone(h.entries)
+	if i < 0 {
+		entries = append(entries, *fresh)
+		slices.SortFunc(entries, compareEntries)
+	}
+	at := (&head{entries: entries}).find(name, id)
+	en := &entries[at]
+	mark := en.Withdrawn
+	if w != nil {
+		mark = w.mark()
+	}
+	switch {
+	case i >= 0 && mark == en.Withdrawn:
+		return nil, nil
+	case en.Withdrawn == markRevoked:
+		return nil, fmt.Errorf("%s: %w", withdrawalKey(name, id), corruptf("the catalogue says revoked, this does not; find out who changed it"))
+	}
+	en.Withdrawn = mark
+	return entries, nil
+}
+
+// append writes the serial after h; errExists when somebody was faster.
+func (e *engine) append(ctx context.Context, h *head, stage string, entries []Entry) error {
+	next := catalog{Type: typeCatalog, Serial: h.serial + 1, Prev: h.sum, Entries: entries}
+	data, err := encode(next)
+	if err != nil {
+		return err
+	}
+	if len(data) > maxCatalog {
+		return fmt.Errorf("%w: the catalogue would have %d bytes, limit %d", ErrNoSpace, len(data), maxCatalog)
+	}
+	return e.putBytes(ctx, serialKey(next.Serial), stage, data)
+}
+
+// point writes the channel of name as it follows from the catalogue, if it is
+// not that already. The channel is read first, so what is written over it comes
+// from a catalogue that is not older than its own; and after a write both are
+// read again, because the catalogue may have gone on while the channel was
+// right for it and so was not touched.
+func (e *engine) point(ctx context.Context, name string) error {
+	for {
+		now, tag, err := e.channel(ctx, name)
+		if err != nil {
+			return err
+		}
+		h, err := e.head(ctx)
+		if err != nil {
+			return err
+		}
+		next, err := e.follows(ctx, h, name, now)
+		if err != nil || next == nil {
+			return err
+		}
+		data, err := encode(next)
+		if err != nil {
+			return err
+		}
+		err = e.st.swap(ctx, channelKey(name), tag, data)
+		if err != nil && !errors.Is(err, errExists) {
+			return err
+		}
+	}
+}
+
+// follows is the channel of name that follows from the catalogue; nil when now
+// is that.
+func (e *engine) follows(ctx context.Context, h *head, name string, now *channel) (*channel, error) {
+	introduced := func(en Entry) (int64, error) { return e.introduced(ctx, h.serial, en) }
+	en, found, err := target(h.lines(name), introduced)
+	if err != nil {
+		return nil, err
+	}
+	if !found && (now == nil || now.Release == "") || found && now != nil && now.Release == en.Release {
+		return nil, nil
+	}
+	next := &channel{Type: typeChannel, Name: name, Release: en.Release, Stream: en.Stream, Epoch: en.Epoch, Seq: en.Seq}
+	if found {
+		next.Serial, err = introduced(en)
+	}
+	return next, err
+}
+
+// line is one stream of a name that has a release without a mark.
+type line struct {
+	top    Entry // the highest (epoch, seq), withdrawn or not
+	newest Entry // the highest (epoch, seq) without a mark
+}
+
+// lines are the streams of name that a channel may follow. Entries are sorted.
+func (h *head) lines(name string) []line {
+	var list []line
+	var now line
+	flush := func() {
+		if now.newest.Release != "" {
+			list = append(list, now)
+		}
+	}
+	for _, en := range h.entries {
+		if en.Name != name {
+			continue
+		}
+		if en.Stream != now.top.Stream {
+			flush()
+			now = line{}
+		}
+		now.top = en
+		if en.Withdrawn == "" {
+			now.newest = en
+		}
+	}
+	flush()
+	return list
+}
+
+// target chooses the entry that the channel is at: within a stream (epoch, seq)
+// decides; streams do not compare, and the one whose top came last wins. A
+// withdrawal does not make the name go back to another stream while its own has
+// a release left.
+func target(lines []line, introduced func(Entry) (int64, error)) (en Entry, found bool, err error) {
+	if len(lines) == 1 { // as a rule: no need to search for serials
+		return lines[0].newest, true, nil
+	}
+	last := int64(0)
+	for _, l := range lines {
+		serial, err := introduced(l.top)
+		if err != nil {
+			return Entry{}, false, err
+		}
+		if serial > last {
+			last, en, found = serial, l.newest, true
+		}
+	}
+	return en, found, nil
 }
 
 // channel reads a channel and its tag; nil and "" when there is none.

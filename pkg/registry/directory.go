@@ -55,6 +55,7 @@ func NewDirectory(path string, opt Options) (*Directory, error) {
 
 const (
 	stagingDir  = ".staging"
+	hiddenDir   = ".withdrawn"
 	channelLock = stagingDir + "/channels.lock"
 	channelTemp = stagingDir + "/channels.tmp"
 	lockSuffix  = ".lock"
@@ -62,6 +63,9 @@ const (
 
 	dirMode  = 0o755
 	fileMode = 0o444 // published files are never written again
+	hideMode = 0o700 // what was revoked is not for consumers
+
+	maxHidden = 100 // how often the files of one revoked release are taken away again
 )
 
 // dirStore is the store over a directory.
@@ -208,7 +212,7 @@ func (d *dirStore) get(_ context.Context, key string, fresh bool) (io.ReadSeekCl
 	if fresh {
 		dropCache(f)
 	}
-	if path.Dir(path.Dir(key))+"/" == channelsPrefix {
+	if mutable(key) {
 		o.tag, err = hashTag(f)
 	}
 	if err != nil {
@@ -218,7 +222,7 @@ func (d *dirStore) get(_ context.Context, key string, fresh bool) (io.ReadSeekCl
 	return f, o, nil
 }
 
-// hashTag is what swap compares: the digest of the channel's bytes.
+// hashTag is what swap compares: the digest of the object's bytes.
 func hashTag(f *os.File) (string, error) {
 	data, err := io.ReadAll(io.LimitReader(f, maxSmallJSON))
 	if err != nil {
@@ -292,7 +296,7 @@ func (d *dirStore) children(_ context.Context, prefix string) ([]string, error) 
 	return names, nil
 }
 
-// swap replaces a channel under the lock of all channels.
+// swap replaces a channel, or a record of a withdrawal, under the lock of all of them.
 func (d *dirStore) swap(ctx context.Context, key, tag string, data []byte) error {
 	unlock, err := lockFile(ctx, d.root, channelLock)
 	if err != nil {
@@ -327,6 +331,46 @@ func (d *dirStore) replace(ctx context.Context, key, tag string, data []byte) er
 		return dirError("replace", err)
 	}
 	return d.settle(ctx, path.Dir(key))
+}
+
+// hide renames the directory prefix into hiddenDir. It fsyncs also when there is
+// nothing to rename: a call before may have crashed between the two.
+func (d *dirStore) hide(_ context.Context, prefix string) error {
+	prefix = strings.TrimSuffix(prefix, "/")
+	place := path.Join(hiddenDir, strings.TrimPrefix(path.Dir(prefix), releasesPrefix))
+	for _, dir := range []string{hiddenDir, place} {
+		if err := d.root.Mkdir(dir, hideMode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return dirError("create "+dir, err)
+		}
+	}
+	if err := d.moveAway(prefix, path.Join(place, path.Base(prefix))); err != nil {
+		return dirError("take "+prefix+" away", err)
+	}
+	for _, dir := range []string{place, hiddenDir, ".", path.Dir(prefix)} {
+		if err := ignoreNotExist(d.syncDir(dir)); err != nil {
+			return dirError("make durable", err)
+		}
+	}
+	return nil
+}
+
+// moveAway gives from the name to, or the first of to.1, to.2, ... that is free:
+// somebody may have put the files of a revoked release back.
+func (d *dirStore) moveAway(from, to string) error {
+	free := to
+	for n := 1; ; n++ {
+		if _, err := d.root.Lstat(from); err != nil {
+			return ignoreAbsent(err) // as a rule a call before has moved it
+		}
+		_, err := d.root.Lstat(free)
+		if errors.Is(err, fs.ErrNotExist) {
+			return ignoreNotExist(d.root.Rename(from, free))
+		}
+		if err != nil || n == maxHidden {
+			return errors.Join(err, fmt.Errorf("%w: %s and %d more are there already", ErrConflict, to, n-1))
+		}
+		free = fmt.Sprintf("%s.%d", to, n)
+	}
 }
 
 // settle fsyncs every directory below and above prefix: a name that was not

@@ -64,6 +64,9 @@ func (d *directories) Keys(t *testing.T, name string) map[string]string {
 	keys := make(map[string]string)
 	root := d.path(name)
 	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Name() == ".withdrawn" {
+			return fs.SkipDir
+		}
 		if err != nil || entry.IsDir() {
 			return err
 		}
@@ -81,6 +84,15 @@ func (d *directories) Keys(t *testing.T, name string) map[string]string {
 		t.Fatal(err)
 	}
 	return keys
+}
+
+func (d *directories) Kept(t *testing.T, name, key string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(d.path(name), ".withdrawn", strings.TrimPrefix(key, "releases/")))
+	if err != nil {
+		t.Error(err)
+	}
+	return data
 }
 
 func TestDirectoryConformance(t *testing.T) {

@@ -25,6 +25,11 @@
 // overwritten. So a crash between any two steps is repaired by calling
 // Publish again, and until COMMIT exists no reader may look.
 //
+// A release that is withdrawn ends where it began, in the same manner
+// (withdraw.go): a record makes it invisible at once, a further serial marks
+// its entry, the channel follows from the catalogue, and what was revoked for
+// good loses its files, last.
+//
 // Waiting for a target that is down is the caller's job: a failure that may
 // pass by itself matches [ErrUnavailable].
 package registry

@@ -32,6 +32,8 @@ func Parsers() map[string]func([]byte) (any, error) {
 		"channel": func(b []byte) (any, error) { return parseChannel(b) },
 		"receipt": func(b []byte) (any, error) { return parseReceipt(b) },
 		"catalog": func(b []byte) (any, error) { return parseCatalog(b, 1) },
+
+		"withdrawal": func(b []byte) (any, error) { return parseWithdrawal(b) },
 	}
 }
 
@@ -40,11 +42,12 @@ func Encode(v any) ([]byte, error) { return encode(v) }
 
 // Names for tests of the layout.
 var (
-	ParseSerialKey = parseSerialKey
-	SerialKey      = serialKey
-	ValidName      = validName
-	ValidStream    = validStream
-	ValidPath      = validPath
+	ParseSerialKey     = parseSerialKey
+	SerialKey          = serialKey
+	ParseWithdrawalKey = parseWithdrawalKey
+	ValidName          = validName
+	ValidStream        = validStream
+	ValidPath          = validPath
 )
 
 type hooked struct {
@@ -106,6 +109,10 @@ func (h *hooked) list(ctx context.Context, prefix string, each func(object) erro
 
 func (h *hooked) swap(ctx context.Context, key, tag string, data []byte) error {
 	return h.around("swap", key, func() error { return h.store.swap(ctx, key, tag, data) })
+}
+
+func (h *hooked) hide(ctx context.Context, prefix string) error {
+	return h.around("hide", prefix, func() error { return h.store.hide(ctx, prefix) })
 }
 
 func (h *hooked) settle(ctx context.Context, prefix string) error {

@@ -34,6 +34,8 @@ type fakeS3 struct {
 
 	mu      sync.Mutex
 	buckets map[string]map[string]fakeObject
+	kept    map[string]map[string][]byte // what lies below a delete marker
+	plain   bool                         // buckets keep no versions
 	writes  int
 }
 
@@ -46,7 +48,7 @@ type fakeObject struct {
 func (o fakeObject) etag() string { return `"` + fmt.Sprintf("%x", md5.Sum(o.data)) + `"` }
 
 func newFake(t *testing.T) *fakeS3 {
-	f := &fakeS3{buckets: make(map[string]map[string]fakeObject)}
+	f := &fakeS3{buckets: make(map[string]map[string]fakeObject), kept: make(map[string]map[string][]byte)}
 	f.Server = httptest.NewServer(f)
 	t.Cleanup(f.Close)
 	return f
@@ -93,8 +95,13 @@ func (f *fakeS3) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.buckets[bucket] = make(map[string]fakeObject)
 	case !exists:
 		fail(w, http.StatusNotFound, "NoSuchBucket")
+	case key == "" && r.URL.Query().Has("versioning"):
+		f.versioning(w)
 	case key == "":
 		f.list(w, r, objects)
+	case r.Method == http.MethodDelete:
+		f.remove(bucket, key)
+		w.WriteHeader(http.StatusNoContent)
 	case r.Method == http.MethodPut:
 		f.put(w, r, objects, key, body)
 	default:
@@ -133,14 +140,29 @@ func (f *fakeS3) get(w http.ResponseWriter, r *http.Request, objects map[string]
 		fail(w, http.StatusNotFound, "NoSuchKey")
 		return
 	}
-	if r.Method == http.MethodDelete {
-		delete(objects, key)
-		return
-	}
 	w.Header().Set("ETag", o.etag())
 	w.Header().Set("X-Amz-Version-Id", strconv.Itoa(o.mark))
 	w.Header().Set("X-Amz-Checksum-Sha256", o.sum)
 	http.ServeContent(w, r, "", time.Unix(1_700_000_000, 0), bytes.NewReader(o.data))
+}
+
+func (f *fakeS3) versioning(w io.Writer) {
+	status := "<Status>Enabled</Status>"
+	if f.plain {
+		status = ""
+	}
+	fmt.Fprintf(w, "<VersioningConfiguration>%s</VersioningConfiguration>", status)
+}
+
+// remove puts a delete marker, or destroys.
+func (f *fakeS3) remove(bucket, key string) {
+	if o, there := f.buckets[bucket][key]; there && !f.plain {
+		if f.kept[bucket] == nil {
+			f.kept[bucket] = make(map[string][]byte)
+		}
+		f.kept[bucket][key] = o.data
+	}
+	delete(f.buckets[bucket], key)
 }
 
 // listResult is the answer of ListObjectsV2.
@@ -240,6 +262,13 @@ func (f fakes) Keys(t *testing.T, name string) map[string]string {
 		keys[key] = registrytest.Shown(strconv.Itoa(o.mark), o.data)
 	}
 	return keys
+}
+
+func (f fakes) Kept(t *testing.T, name, key string) []byte {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.kept[name][key]
 }
 
 func TestFakeS3Conformance(t *testing.T) { registrytest.Run(t, fakes{newFake(t)}) }

@@ -7,9 +7,13 @@ import (
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Types of our own JSON objects (registry-layout.md).
@@ -18,11 +22,13 @@ const (
 	typeCommit  = "sluice-commit-v1"
 	typeCatalog = "sluice-catalog-v1"
 	typeChannel = "sluice-channel-v1"
+
+	typeWithdrawal = "sluice-withdrawal-v1"
 )
 
 // Caps on what is read back into memory.
 const (
-	maxSmallJSON = 4 << 10   // COMMIT and channels are a few hundred bytes
+	maxSmallJSON = 4 << 10   // COMMIT and channels are a few hundred bytes, a withdrawal at most 3,700
 	maxReceipt   = 192 << 20 // 100,000 files with paths of 1,024 bytes and version ids
 	maxCatalog   = 64 << 20  // some 150,000 releases
 )
@@ -113,8 +119,12 @@ func parseChannel(data []byte) (*channel, error) {
 	switch {
 	case c.Type != typeChannel:
 		return nil, corruptf("type %q, want %q", c.Type, typeChannel)
-	case !validName(c.Name) || !validStream(c.Stream) || !isHex(c.Release):
-		return nil, corruptf("bad name, stream or release")
+	case !validName(c.Name):
+		return nil, corruptf("bad name %q", c.Name)
+	case c == channel{Type: c.Type, Name: c.Name}:
+		return &c, nil // every release of the name is withdrawn
+	case !validStream(c.Stream) || !isHex(c.Release):
+		return nil, corruptf("bad stream or release")
 	case c.Epoch < 0 || c.Seq < 1 || c.Serial < 1:
 		return nil, corruptf("epoch %d, seq %d, serial %d", c.Epoch, c.Seq, c.Serial)
 	}
@@ -198,10 +208,62 @@ func (e Entry) check() error {
 	case e.Epoch < 0 || e.Epoch > maxInteger || e.Seq < 1 || e.Seq > maxInteger:
 		return corruptf("epoch %d, seq %d out of range", e.Epoch, e.Seq)
 	}
+	if e.Withdrawn != "" && e.Withdrawn != markSuspended && e.Withdrawn != markRevoked {
+		return corruptf("withdrawn %q, want %q, %q or nothing", e.Withdrawn, markSuspended, markRevoked)
+	}
 	if _, err := time.Parse(time.RFC3339, e.Published); err != nil {
 		return corruptf("time %q: %v", e.Published, err)
 	}
 	return nil
+}
+
+func parseWithdrawal(data []byte) (*Withdrawal, error) {
+	var w Withdrawal
+	if err := decode(data, &w); err != nil {
+		return nil, err
+	}
+	if err := w.check(); err != nil {
+		return nil, corruptf("%v", err)
+	}
+	return &w, nil
+}
+
+// check refuses a record that breaks the layout, from a caller or from the medium.
+func (w *Withdrawal) check() error {
+	at, err := time.Parse(time.RFC3339, w.At)
+	switch {
+	case w.Type != typeWithdrawal:
+		return fmt.Errorf("type %q, want %q", w.Type, typeWithdrawal)
+	case !validName(w.Name) || !isHex(w.Release):
+		return fmt.Errorf("bad name %q or release %q", w.Name, w.Release)
+	case w.Final && !w.Withdrawn:
+		return errors.New("final and not withdrawn")
+	case w.Reason == "" || len(w.Reason) > maxReason || !utf8.ValidString(w.Reason) || strings.ContainsFunc(w.Reason, unicode.IsControl):
+		return fmt.Errorf("the reason has %d bytes, want 1..%d of UTF-8 without control characters", len(w.Reason), maxReason)
+	case len(w.Orders) == 0 || len(w.Orders) > maxOrders:
+		return fmt.Errorf("%d orders, want 1..%d", len(w.Orders), maxOrders)
+	case w.Receiver != "" && !printable(w.Receiver):
+		return fmt.Errorf("receiver %q is not at most %d printable ASCII characters", w.Receiver, maxName)
+	case err != nil || at.UTC().Format(time.RFC3339) != w.At:
+		return fmt.Errorf("time %q is not RFC 3339 in UTC", w.At)
+	}
+	for i, order := range w.Orders {
+		if !isHex(order) || i > 0 && w.Orders[i-1] >= order {
+			return fmt.Errorf("order %d is not 64 lower-case hex digits after the one before", i)
+		}
+	}
+	return nil
+}
+
+// mark is what the catalogue says of a release with this record.
+func (w *Withdrawal) mark() string {
+	switch {
+	case w.Final:
+		return markRevoked
+	case w.Withdrawn:
+		return markSuspended
+	}
+	return ""
 }
 
 // compareEntries is the order of the catalogue: name, stream, epoch, seq, and

@@ -22,6 +22,8 @@ func good() map[string]string {
 		`","kind":"model-weights","published":"2026-11-22T10:00:00Z"}`
 	prov := `{"path":"envelope.sluice","size":3,"sha256":"` + hexB + `"},{"path":"release.json","size":4,"sha256":"` + hexB + `"}`
 	return map[string]string{
+		"withdrawal": `{"type":"sluice-withdrawal-v1","name":"llama","release":"` + hexA + `","withdrawn":true,"final":true,"reason":"é & <why>","orders":["` +
+			hexA + `","` + hexB + `"],"at":"2026-11-22T10:00:00Z","receiver":"r"}`,
 		"commit": `{"type":"sluice-commit-v1","release":"` + hexA + `","receipt":"` + hexB + `","directory_digest":"` + hexA + `","files":2,"bytes":7}`,
 		"channel": `{"type":"sluice-channel-v1","name":"llama","release":"` + hexA +
 			`","stream":"models/llm","epoch":1,"seq":2,"serial":3}`,
@@ -37,6 +39,24 @@ func TestFormatsAccept(t *testing.T) {
 	for kind, text := range good() {
 		if _, err := registry.Parsers()[kind]([]byte(text)); err != nil {
 			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+// TestFormatsOfWithdrawals: what other values mean is accepted too.
+func TestFormatsOfWithdrawals(t *testing.T) {
+	for _, test := range []struct{ kind, from, to string }{
+		{"catalog", `Z"}`, `Z","withdrawn":"suspended"}`},
+		{"catalog", `Z"}`, `Z","withdrawn":"revoked"}`},
+		{"channel", `"release":"` + hexA + `","stream":"models/llm","epoch":1,"seq":2,"serial":3`, `"release":"","stream":"","epoch":0,"seq":0,"serial":0`},
+		{"withdrawal", `"withdrawn":true,"final":true`, `"withdrawn":true,"final":false`},
+		{"withdrawal", `"withdrawn":true,"final":true`, `"withdrawn":false,"final":false`},
+		{"withdrawal", "é & <why>", strings.Repeat("é", 256)},
+		{"withdrawal", `:"r"`, `:""`},
+	} {
+		text := strings.Replace(good()[test.kind], test.from, test.to, 1)
+		if _, err := registry.Parsers()[test.kind]([]byte(text)); err != nil || text == good()[test.kind] {
+			t.Errorf("%s with %s for %s: %v", test.kind, test.to, test.from, err)
 		}
 	}
 }
@@ -69,6 +89,28 @@ func TestFormatsRefuse(t *testing.T) {
 		{"catalog", `"1.0"`, `""`},
 		{"catalog", "model-weights", "Model"},
 		{"catalog", `"entries":[`, `"entries":null,"x":[`},
+		{"catalog", `Z"}`, `Z","withdrawn":""}`},
+		{"catalog", `Z"}`, `Z","withdrawn":"stopped"}`},
+		{"channel", hexA, ""},
+		{"channel", `"release":"` + hexA + `","stream":"models/llm","epoch":1,"seq":2`, `"release":"","stream":"","epoch":0,"seq":0`},
+		{"withdrawal", "-v1", "-v2"},
+		{"withdrawal", "llama", "../x"},
+		{"withdrawal", hexA, hexA[2:]},
+		{"withdrawal", `"withdrawn":true`, `"withdrawn":false`},
+		{"withdrawal", `"withdrawn":true`, `"withdrawn":1`},
+		{"withdrawal", "é & <why>", ""},
+		{"withdrawal", "é & <why>", `\u001b[2J`},
+		{"withdrawal", "é & <why>", "\u0085"},
+		{"withdrawal", "é & <why>", strings.Repeat("é", 257)},
+		{"withdrawal", `["` + hexA + `","` + hexB + `"]`, "[]"},
+		{"withdrawal", `["` + hexA + `","` + hexB + `"]`, "null"},
+		{"withdrawal", `["` + hexA + `","` + hexB + `"]`, `["` + hexB + `","` + hexA + `"]`},
+		{"withdrawal", `["` + hexA + `","` + hexB + `"]`, `["` + hexA + `","` + hexA + `"]`},
+		{"withdrawal", `["` + hexA + `","` + hexB + `"]`, `["` + strings.ToUpper(hexA) + `"]`},
+		{"withdrawal", "00Z", "00+01:00"},
+		{"withdrawal", "T10", " 10"},
+		{"withdrawal", `:"r"`, `:"r\n"`},
+		{"withdrawal", `:"r"`, `:"` + strings.Repeat("r", 129) + `"`},
 		{"receipt", "b/c", "../c"},
 		{"receipt", "b/c", "a"},
 		{"receipt", "b/c", "/c"},
@@ -102,6 +144,21 @@ func TestSerialKey(t *testing.T) {
 		"catalog/serial-000000000001.json.bak", "catalog/serial-0000000000001.json", "serial-000000000001.json",
 	} {
 		if _, ok := registry.ParseSerialKey(key); ok {
+			t.Errorf("%s accepted", key)
+		}
+	}
+}
+
+func TestWithdrawalKey(t *testing.T) {
+	if name, id, ok := registry.ParseWithdrawalKey("withdrawals/llama/sha256-" + hexA + ".json"); !ok || name != "llama" || id != hexA {
+		t.Errorf("%s, %s, %v", name, id, ok)
+	}
+	for _, key := range []string{
+		"withdrawals/llama/sha256-" + hexA, "withdrawals/llama/sha256-" + hexA + ".json.json", "withdrawals/Llama/sha256-" + hexA + ".json",
+		"withdrawals/llama/" + hexA + ".json", "withdrawals/llama/x/sha256-" + hexA + ".json", "llama/sha256-" + hexA + ".json",
+		"withdrawals/sha256-" + hexA + ".json", "withdrawals/llama/sha256-" + strings.ToUpper(hexA) + ".json", "withdrawals/", "",
+	} {
+		if _, _, ok := registry.ParseWithdrawalKey(key); ok {
 			t.Errorf("%s accepted", key)
 		}
 	}

@@ -17,11 +17,17 @@ type check struct {
 	deep    bool
 	report  func(Problem)
 	visible map[string]Entry // by name/id: every release whose COMMIT and receipt are good
+
+	records    map[string]*Withdrawal // by name/id: every record of a withdrawal, nil when it cannot be read
+	introduced map[string]int64       // by name/id: the serial that brought the entry, 0 when a broken chain hides it
 }
 
 // Fsck implements Publisher.
 func (e *engine) Fsck(ctx context.Context, deep bool, report func(Problem)) error {
-	c := &check{e: e, deep: deep, report: report, visible: make(map[string]Entry)}
+	c := &check{e: e, deep: deep, report: report, visible: make(map[string]Entry), introduced: make(map[string]int64)}
+	if err := c.readRecords(ctx); err != nil {
+		return err
+	}
 	names, err := e.names(ctx)
 	if err != nil {
 		return err
@@ -35,6 +41,7 @@ func (e *engine) Fsck(ctx context.Context, deep bool, report func(Problem)) erro
 	if err != nil {
 		return err
 	}
+	c.withdrawals(entries)
 	if err := c.channels(ctx, entries); err != nil {
 		return err
 	}
@@ -49,13 +56,18 @@ func (e *engine) Verify(ctx context.Context, name string, id [32]byte) error {
 	if _, err := e.Get(ctx, name, id); err != nil {
 		return err
 	}
+	return e.judge(ctx, name, hexID(id))
+}
+
+// judge is Verify for a release that may be withdrawn.
+func (e *engine) judge(ctx context.Context, name, id string) error {
 	var found []error
 	c := &check{e: e, deep: true, visible: make(map[string]Entry), report: func(p Problem) {
 		if len(found) < maxFindings {
 			found = append(found, fmt.Errorf("%w: %s: %s: %s", ErrCorrupt, p.Kind, p.Key, p.Detail))
 		}
 	}}
-	if err := c.release(ctx, name, hexID(id)); err != nil {
+	if err := c.release(ctx, name, id); err != nil {
 		return err
 	}
 	return errors.Join(found...)
@@ -114,8 +126,15 @@ func (c *check) name(ctx context.Context, name string) error {
 	return nil
 }
 
-// release judges one prefix.
+// release judges one prefix. What was revoked has no files, and all the rest.
 func (c *check) release(ctx context.Context, name, id string) error {
+	w := c.records[name+"/"+id]
+	revoked := w != nil && w.Final
+	if revoked {
+		if err := c.exposed(ctx, releasePrefix(name, id)); err != nil {
+			return err
+		}
+	}
 	p, kind, err := c.load(ctx, name, id)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -126,14 +145,26 @@ func (c *check) release(ctx context.Context, name, id string) error {
 	case err != nil:
 		return err
 	}
-	if err := c.keys(ctx, releasePrefix(name, id), p.Receipt.Files); err != nil {
-		return err
+	if !revoked {
+		if err := c.keys(ctx, releasePrefix(name, id), p.Receipt.Files); err != nil {
+			return err
+		}
 	}
 	if err := c.keys(ctx, provPrefix(name, id), p.Receipt.Provenance, receiptName, commitName); err != nil {
 		return err
 	}
 	c.visible[name+"/"+id] = p.Receipt.entry()
 	return nil
+}
+
+// exposed reports the files of a revoked release.
+func (c *check) exposed(ctx context.Context, prefix string) error {
+	n := 0
+	err := c.e.st.list(ctx, prefix, func(object) error { n++; return nil })
+	if err == nil && n > 0 {
+		c.add(ProblemExposed, prefix, "%d keys of a release that is revoked; Reconcile takes them away", n)
+	}
+	return err
 }
 
 // uncommitted reports a prefix without COMMIT.
@@ -244,6 +275,7 @@ func (c *check) chain(ctx context.Context) ([]Entry, error) {
 			return nil, err
 		}
 		c.link(prev, cat)
+		c.introduce(prev, cat)
 		prev = head{serial: n, sum: sum, entries: cat.Entries}
 	}
 	c.catalogued(prev.entries)
@@ -271,15 +303,39 @@ func (c *check) link(prev head, cat *catalog) {
 	if prev.sum != cat.Prev {
 		c.add(ProblemCatalog, serialKey(cat.Serial), "prev is %q, serial %d has %q", cat.Prev, prev.serial, prev.sum)
 	}
-	next := make(map[Entry]bool, len(cat.Entries))
+	next := make(map[Entry]string, len(cat.Entries))
 	for _, en := range cat.Entries {
-		next[en] = true
+		next[en.unmarked()] = en.Withdrawn
 	}
 	for _, en := range prev.entries {
-		if !next[en] {
+		mark, there := next[en.unmarked()]
+		if !there {
 			c.add(ProblemCatalog, serialKey(cat.Serial), "entry %s %s of serial %d is gone", en.Name, en.Release, prev.serial)
+		} else if en.Withdrawn == markRevoked && mark != markRevoked {
+			c.add(ProblemCatalog, serialKey(cat.Serial), "entry %s %s of serial %d is revoked, here it is not", en.Name, en.Release, prev.serial)
 		}
 	}
+}
+
+// introduce notes which serial brought which entry. After a serial that cannot
+// be read nobody knows.
+func (c *check) introduce(prev head, cat *catalog) {
+	for _, en := range cat.Entries {
+		key := en.Name + "/" + en.Release
+		if _, known := c.introduced[key]; known {
+			continue
+		}
+		c.introduced[key] = 0
+		if prev.serial == cat.Serial-1 {
+			c.introduced[key] = cat.Serial
+		}
+	}
+}
+
+// unmarked is what a later serial may not change.
+func (e Entry) unmarked() Entry {
+	e.Withdrawn = ""
+	return e
 }
 
 // catalogued compares the last catalogue with the visible releases, both ways.
@@ -290,7 +346,7 @@ func (c *check) catalogued(entries []Entry) {
 		listed[key] = true
 		if got, ok := c.visible[key]; !ok {
 			c.add(ProblemMissing, commitKey(en.Name, en.Release), "in the catalogue, but no good COMMIT; publish the release again")
-		} else if got != en {
+		} else if got != en.unmarked() {
 			c.add(ProblemCatalog, commitKey(en.Name, en.Release), "the catalogue says %+v, the receipt %+v", en, got)
 		}
 	}
@@ -325,7 +381,7 @@ func (c *check) channels(ctx context.Context, entries []Entry) error {
 		}
 	}
 	for _, en := range entries {
-		if !pointed[en.Name] {
+		if !pointed[en.Name] && en.Withdrawn == "" {
 			pointed[en.Name] = true
 			c.add(ProblemChannel, channelKey(en.Name), "missing; Reconcile writes it")
 		}
@@ -343,14 +399,88 @@ func (c *check) channel(ctx context.Context, name string, entries []Entry) error
 	if err != nil || ch == nil {
 		return err
 	}
-	h := head{entries: entries}
-	en := Entry{Name: name, Release: ch.Release, Stream: ch.Stream, Epoch: ch.Epoch, Seq: ch.Seq}
-	if !h.has(en) {
-		c.add(ProblemChannel, channelKey(name), "release %s is not in the catalogue", ch.Release)
-	} else if o, found := h.newer(en); found {
-		c.add(ProblemChannel, channelKey(name), "at epoch %d seq %d, the catalogue has epoch %d seq %d", en.Epoch, en.Seq, o.Epoch, o.Seq)
+	if why := c.misplaced(ch, &head{entries: entries}); why != "" {
+		c.add(ProblemChannel, channelKey(name), "%s; Reconcile writes it", why)
 	}
 	return nil
+}
+
+// misplaced says why a channel is not where the catalogue puts it, or nothing.
+func (c *check) misplaced(ch *channel, h *head) string {
+	lines := h.lines(ch.Name)
+	i := h.find(ch.Name, ch.Release)
+	switch {
+	case ch.Release == "" && len(lines) > 0:
+		return "it says that every release is withdrawn, the catalogue has " + lines[0].newest.Release
+	case ch.Release == "":
+		return ""
+	case i < 0:
+		return fmt.Sprintf("release %s is not in the catalogue", ch.Release)
+	case h.entries[i].Withdrawn != "":
+		return fmt.Sprintf("release %s is %s", ch.Release, h.entries[i].Withdrawn)
+	case h.entries[i].Stream != ch.Stream || h.entries[i].Epoch != ch.Epoch || h.entries[i].Seq != ch.Seq:
+		return fmt.Sprintf("release %s has another stream, epoch or seq in the catalogue", ch.Release)
+	}
+	return c.behind(h.entries[i], h, lines)
+}
+
+// behind judges a channel at a release without a mark.
+func (c *check) behind(en Entry, h *head, lines []line) string {
+	for _, o := range h.entries {
+		if o.Name == en.Name && o.Stream == en.Stream && o.Release != en.Release && o.Withdrawn == "" && order(en, o) <= 0 {
+			return fmt.Sprintf("at epoch %d seq %d, the catalogue has epoch %d seq %d (release %s)", en.Epoch, en.Seq, o.Epoch, o.Seq, o.Release)
+		}
+	}
+	unknown := false
+	want, _, _ := target(lines, func(o Entry) (int64, error) {
+		serial := c.introduced[o.Name+"/"+o.Release]
+		unknown = unknown || serial == 0
+		return serial, nil
+	})
+	if !unknown && want.Stream != en.Stream {
+		return fmt.Sprintf("in stream %s, the last one of the name is %s", en.Stream, want.Stream)
+	}
+	return ""
+}
+
+// readRecords reads every record of a withdrawal, and reports what is none.
+func (c *check) readRecords(ctx context.Context) error {
+	c.records = make(map[string]*Withdrawal)
+	return c.e.records(ctx, func(name, id string, w *Withdrawal, why error) error {
+		c.records[name+"/"+id] = w
+		if w == nil {
+			c.add(ProblemWithdrawal, withdrawalKey(name, id), "%v; readers take the release as withdrawn", why)
+		}
+		return nil
+	}, func(key string) { c.add(ProblemExtra, key, "not the record of a withdrawal") })
+}
+
+// withdrawals holds the records against the marks of the last catalogue, both ways.
+func (c *check) withdrawals(entries []Entry) {
+	marks := make(map[string]string, len(entries))
+	for _, en := range entries {
+		key := en.Name + "/" + en.Release
+		marks[key] = en.Withdrawn
+		if _, there := c.records[key]; !there && en.Withdrawn != "" {
+			c.add(ProblemWithdrawal, withdrawalKey(en.Name, en.Release), "missing, and the catalogue says %s; withdraw the release again", en.Withdrawn)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.records)) {
+		w := c.records[key]
+		if w == nil {
+			continue
+		}
+		mark, listed := marks[key]
+		_, visible := c.visible[key]
+		switch {
+		case !listed && !visible:
+			c.add(ProblemWithdrawal, withdrawalKey(w.Name, w.Release), "of a release that nobody published")
+		case listed && mark == markRevoked && !w.Final:
+			c.add(ProblemWithdrawal, withdrawalKey(w.Name, w.Release), "the catalogue says revoked, this does not; find out who changed it")
+		case listed && mark != w.mark():
+			c.add(ProblemUncatalogued, withdrawalKey(w.Name, w.Release), "it says %q, the catalogue %q; Reconcile enters it", w.mark(), mark)
+		}
+	}
 }
 
 // leftovers reports what crashes left.

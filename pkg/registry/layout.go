@@ -20,6 +20,8 @@ const (
 	channelsPrefix   = "channels/"
 	idPrefix         = "sha256-"
 
+	withdrawalsPrefix = "withdrawals/"
+
 	envelopeName  = "envelope.sluice"
 	statementName = "release.json"
 	evidenceDir   = "evidence/"
@@ -39,6 +41,10 @@ const (
 	maxInteger   = 1<<53 - 1 // what every JSON reader keeps exactly
 	maxStatement = 44 << 20
 	serialDigits = 12
+
+	// A record of a withdrawal stays below maxSmallJSON, escapes included.
+	maxReason = 512
+	maxOrders = 32
 )
 
 // releasePrefix is the prefix of the release's files, with its final slash.
@@ -71,6 +77,23 @@ func parseSerialKey(key string) (n int64, ok bool) {
 
 // channelKey is the key of the only mutable object of a name.
 func channelKey(name string) string { return channelsPrefix + name + "/" + channelName }
+
+// withdrawalKey is the key of the record of a withdrawal.
+func withdrawalKey(name, id string) string {
+	return withdrawalsPrefix + name + "/" + idPrefix + id + ".json"
+}
+
+// parseWithdrawalKey is the inverse of withdrawalKey; ok is false for any other key.
+func parseWithdrawalKey(key string) (name, id string, ok bool) {
+	name, file, _ := strings.Cut(strings.TrimPrefix(key, withdrawalsPrefix), "/")
+	id, ok = parseID(strings.TrimSuffix(file, ".json"))
+	return name, id, ok && validName(name) && withdrawalKey(name, id) == key
+}
+
+// mutable says whether an object at key may be replaced.
+func mutable(key string) bool {
+	return strings.HasPrefix(key, channelsPrefix) || strings.HasPrefix(key, withdrawalsPrefix)
+}
 
 // parseID reads "sha256-<64 hex>" and returns the hex digits.
 func parseID(child string) (id string, ok bool) {

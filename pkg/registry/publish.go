@@ -54,7 +54,23 @@ func (e *engine) Publish(ctx context.Context, r Release, src Source, progress fu
 		return nil, err
 	}
 	receipt, err := j.run(ctx)
-	return receipt, errors.Join(err, end())
+	if err == nil {
+		err = j.refuseWithdrawn(ctx) // somebody may have withdrawn it meanwhile
+	}
+	if err != nil {
+		return nil, errors.Join(err, end())
+	}
+	return receipt, end()
+}
+
+// refuseWithdrawn refuses a release that is withdrawn, after it has done what
+// follows from that: files that this or an earlier call put there go again.
+func (j *job) refuseWithdrawn(ctx context.Context) error {
+	w, _, err := j.e.withdrawal(ctx, j.r.Name, j.id)
+	if err != nil || w == nil || !w.Withdrawn {
+		return err
+	}
+	return errors.Join(w.refusal(), j.e.complete(ctx, w, j.id))
 }
 
 // newJob lists the objects of a release.
@@ -115,7 +131,10 @@ func checkSpool(file *os.File, f File) error {
 
 // run is the sequence. A release that is visible is only completed.
 func (j *job) run(ctx context.Context) (*Receipt, error) {
-	p, err := j.e.Get(ctx, j.r.Name, j.r.ID)
+	if err := j.refuseWithdrawn(ctx); err != nil {
+		return nil, err
+	}
+	p, err := j.e.published(ctx, j.r.Name, j.id)
 	if err == nil {
 		return j.again(ctx, p)
 	}
@@ -362,6 +381,9 @@ func (j *job) commitObject(receipt []byte) commit {
 // and the announcement is finished. When nothing is missing nothing is written.
 func (j *job) again(ctx context.Context, p *Published) (*Receipt, error) {
 	if err := j.sameRelease(&p.Receipt); err != nil {
+		return nil, err
+	}
+	if err := j.e.refuseMarked(ctx, p.Receipt.entry()); err != nil {
 		return nil, err
 	}
 	if err := j.heal(ctx, releasePrefix(j.r.Name, j.id), j.files); err != nil {

@@ -19,10 +19,17 @@ func (e *engine) Get(ctx context.Context, name string, id [32]byte) (*Published,
 	if !validName(name) {
 		return nil, fmt.Errorf("%w: name %q", ErrNotFound, name)
 	}
-	return e.published(ctx, name, hexID(id))
+	p, err := e.published(ctx, name, hexID(id))
+	if err != nil {
+		return nil, err
+	}
+	if err := e.refuseWithdrawn(ctx, name, p.Receipt.Release); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
-// published is Get for checked names. A receipt verified lately under the same
+// published is Get for checked names, and for withdrawn releases too. A receipt verified lately under the same
 // COMMIT is not read again.
 func (e *engine) published(ctx context.Context, name, id string) (*Published, error) {
 	c, err := e.readCommit(ctx, name, id)
@@ -143,10 +150,14 @@ func (e *engine) Open(ctx context.Context, name string, id [32]byte, path string
 	return e.open(ctx, releasePrefix(name, hexID(id)), path, p.Receipt.Files)
 }
 
-// OpenProvenance opens one provenance object of a visible release, for example
-// "release.json", "envelope.sluice" or "evidence/gate.json", as Open does.
+// OpenProvenance opens one provenance object of a committed release, for example
+// "release.json", "envelope.sluice" or "evidence/gate.json", as Open does; also
+// of one that is withdrawn, because an auditor, and who gives it back, need it.
 func (e *engine) OpenProvenance(ctx context.Context, name string, id [32]byte, path string) (io.ReadCloser, int64, error) {
-	p, err := e.Get(ctx, name, id)
+	if !validName(name) {
+		return nil, 0, fmt.Errorf("%w: name %q", ErrNotFound, name)
+	}
+	p, err := e.published(ctx, name, hexID(id))
 	if err != nil {
 		return nil, 0, err
 	}

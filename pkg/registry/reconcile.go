@@ -13,6 +13,9 @@ func (e *engine) Reconcile(ctx context.Context) error {
 	if err := e.st.clean(ctx); err != nil {
 		return err
 	}
+	if err := e.finishWithdrawals(ctx); err != nil {
+		return err
+	}
 	h, err := e.head(ctx)
 	if err != nil {
 		return err
@@ -47,7 +50,25 @@ func (e *engine) finishName(ctx context.Context, h *head, name string) error {
 			return err
 		}
 	}
-	return e.repoint(ctx, name)
+	return e.point(ctx, name)
+}
+
+// finishWithdrawals does what follows from every record. One that cannot be
+// read, or that the catalogue contradicts, is Fsck's finding, and so are files
+// of a revoked release that cannot be taken away: the others go on.
+func (e *engine) finishWithdrawals(ctx context.Context) error {
+	return e.records(ctx, func(_, id string, w *Withdrawal, _ error) error {
+		if w == nil {
+			return nil
+		}
+		err := e.staged(ctx, id, func(stage string) error { return e.complete(ctx, w, stage) })
+		for _, found := range []error{ErrCorrupt, ErrConflict, ErrNoVersions, ErrDenied} {
+			if errors.Is(err, found) {
+				return nil
+			}
+		}
+		return err
+	}, nil)
 }
 
 // finish announces one release, if it is committed. A damaged one is Fsck's
@@ -60,27 +81,12 @@ func (e *engine) finish(ctx context.Context, name, id string) error {
 	if err != nil {
 		return err
 	}
+	if _, _, err := e.withdrawal(ctx, name, id); errors.Is(err, ErrCorrupt) {
+		return nil
+	}
 	end, err := e.st.begin(ctx, id)
 	if err != nil {
 		return err
 	}
 	return errors.Join(e.announce(ctx, p.Receipt.entry()), end())
-}
-
-// repoint repairs the channel of name after a crash between catalogue and
-// channel: each entry of the catalogue may move it, forward only.
-func (e *engine) repoint(ctx context.Context, name string) error {
-	h, err := e.head(ctx)
-	if err != nil {
-		return err
-	}
-	for _, en := range h.entries {
-		if en.Name != name {
-			continue
-		}
-		if err := e.point(ctx, h, en); err != nil {
-			return err
-		}
-	}
-	return nil
 }

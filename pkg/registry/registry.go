@@ -42,6 +42,15 @@ var (
 	ErrUnsafe = errors.New("registry: server accepts unauthenticated writes")
 	// ErrDenied: the server refused our credentials for this operation.
 	ErrDenied = errors.New("registry: access denied")
+	// ErrWithdrawn: the release was published and then suspended or revoked; the
+	// text says why. Readers get nothing, and it is not published again.
+	ErrWithdrawn = errors.New("registry: release is withdrawn")
+	// ErrFinal: what was revoked for good is not given back.
+	ErrFinal = errors.New("registry: release is revoked for good")
+	// ErrNoVersions: the bucket keeps no versions, so taking the files of a
+	// revoked release away would destroy them. Withdrawing again after versioning
+	// was enabled goes on.
+	ErrNoVersions = errors.New("registry: bucket keeps no versions")
 	// ErrStopped: an fsync failed in this process, so what the kernel still
 	// holds is unknown. Nothing more is written until the process restarts.
 	ErrStopped = errors.New("registry: stopped after a failed fsync")
@@ -144,6 +153,31 @@ type Entry struct {
 	Release   string `json:"release"` // R, 64 hex digits
 	Kind      string `json:"kind"`
 	Published string `json:"published"` // RFC 3339, UTC
+
+	// Withdrawn is the mark: "suspended", "revoked" or nothing. List gives
+	// entries without one only.
+	Withdrawn string `json:"withdrawn,omitempty"`
+}
+
+// Withdrawal says that a release was withdrawn, or given back, and why. The
+// caller of Withdraw sets Final, Reason and Orders, that of Restore Reason and
+// Orders; the registry fills in the rest.
+type Withdrawal struct {
+	Type      string   `json:"type"`
+	Name      string   `json:"name"`
+	Release   string   `json:"release"` // R, 64 hex digits
+	Withdrawn bool     `json:"withdrawn"`
+	Final     bool     `json:"final"`    // revoked: never given back
+	Reason    string   `json:"reason"`   // 1..512 bytes of UTF-8 without control characters
+	Orders    []string `json:"orders"`   // ids of 64 hex digits of what led to this, 1..32
+	At        string   `json:"at"`       // RFC 3339, UTC
+	Receiver  string   `json:"receiver"` // who wrote it
+}
+
+// WithdrawnEntry is an entry of the catalogue that readers do not see, and why.
+type WithdrawnEntry struct {
+	Entry      Entry      `json:"entry"`
+	Withdrawal Withdrawal `json:"withdrawal"`
 }
 
 // Problem is one finding of Fsck. Key names the object or prefix.
@@ -156,12 +190,13 @@ type Problem struct {
 // ProblemKind says what sort of finding it is.
 type ProblemKind string
 
-// The findings of Fsck. Uncommitted and Leftover are what a crash may leave and
-// what a later Publish or Reconcile repairs; all others mean damage.
+// The findings of Fsck. Uncommitted, Uncatalogued, Exposed and Leftover are what
+// a crash may leave and what a later call or Reconcile repairs, and so is a
+// channel behind its catalogue; all others mean damage.
 const (
 	ProblemUncommitted  ProblemKind = "uncommitted"  // a prefix without COMMIT
 	ProblemLeftover     ProblemKind = "leftover"     // staged file or unfinished upload
-	ProblemUncatalogued ProblemKind = "uncatalogued" // COMMIT, but not in the catalogue
+	ProblemUncatalogued ProblemKind = "uncatalogued" // COMMIT or withdrawal, but not in the catalogue
 	ProblemCommit       ProblemKind = "commit"       // COMMIT unreadable or for another release
 	ProblemReceipt      ProblemKind = "receipt"      // receipt missing or not the one COMMIT binds
 	ProblemExtra        ProblemKind = "extra"        // a key that nobody published
@@ -170,6 +205,8 @@ const (
 	ProblemDigest       ProblemKind = "digest"       // a key with other bytes (deep only)
 	ProblemCatalog      ProblemKind = "catalog"      // the chain of serials is broken
 	ProblemChannel      ProblemKind = "channel"      // a channel points at what it should not
+	ProblemWithdrawal   ProblemKind = "withdrawal"   // the record of a withdrawal is missing, malformed or not what was decided
+	ProblemExposed      ProblemKind = "exposed"      // files of a revoked release where consumers read
 )
 
 // Publisher is a registry target. All methods may be called concurrently, and
@@ -181,22 +218,41 @@ type Publisher interface {
 	// called by one goroutine at a time with bytes done of total; each byte
 	// counts twice, written and read back.
 	Publish(ctx context.Context, r Release, src Source, progress func(done, total int64)) (*Receipt, error)
-	// Get returns the release, or ErrNotFound while it has no COMMIT.
+	// Withdraw makes a published release invisible: for good, files and all, with
+	// w.Final; until Restore without. It is idempotent, and a call after a crash
+	// goes on where the crash was. A release that is withdrawn as strongly
+	// already keeps its record, but for orders that are new. ErrNotFound: nobody
+	// published it. When it returns ErrNoVersions, all is done but for the bytes.
+	Withdraw(ctx context.Context, name string, id [32]byte, w Withdrawal) error
+	// Restore gives a suspended release back after it has read and hashed all of
+	// it. directory is the directory digest of the signed statement, which the
+	// registry cannot read itself. ErrFinal: it is revoked; ErrCorrupt: it is not
+	// what was published, and stays withdrawn; ErrConflict: another order came
+	// meanwhile. A release that is not withdrawn is left as it is.
+	Restore(ctx context.Context, name string, id, directory [32]byte, w Withdrawal) error
+	// Withdrawn returns the record of a published release (zero: it never was
+	// withdrawn), and whether it is withdrawn now.
+	Withdrawn(ctx context.Context, name string, id [32]byte) (Withdrawal, bool, error)
+	// ListWithdrawn returns the entries that List leaves out.
+	ListWithdrawn(ctx context.Context) ([]WithdrawnEntry, error)
+	// Get returns the release, ErrNotFound while it has no COMMIT, or
+	// ErrWithdrawn.
 	Get(ctx context.Context, name string, id [32]byte) (*Published, error)
 	// Open opens one file of a visible release and returns its size. The
 	// reader returns ErrCorrupt instead of io.EOF when a whole sequential read
 	// did not hash to the receipt. It is also an io.Seeker; after a seek away
 	// from the start nothing is hashed.
 	Open(ctx context.Context, name string, id [32]byte, path string) (io.ReadCloser, int64, error)
-	// List returns the entries of the newest catalogue, checked against its
-	// predecessor. An empty registry has none.
+	// List returns the visible entries of the newest catalogue, checked against
+	// its predecessor. An empty registry has none.
 	List(ctx context.Context) ([]Entry, error)
 	// Fsck judges every prefix, the catalogue chain, the channels and the
 	// leftovers. deep also hashes every byte. Findings go to report; the error
 	// is for what kept Fsck from judging.
 	Fsck(ctx context.Context, deep bool, report func(Problem)) error
 	// Reconcile is called at start: it announces what a crash left committed
-	// but not announced, and removes leftovers that nobody works on.
+	// but not announced, goes on with withdrawals, and removes leftovers that
+	// nobody works on.
 	Reconcile(ctx context.Context) error
 	// Close releases what the target holds open. Calls in flight may fail.
 	Close() error

@@ -4,6 +4,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"golang.org/x/sync/errgroup"
 )
 
 // checksumHeader is the declared form that MinIO and other servers check on a
@@ -250,6 +252,44 @@ func (s *s3Store) walk(ctx context.Context, prefix string, deep bool, each func(
 		}
 	}
 	return ctx.Err()
+}
+
+// hide puts a delete marker on every key below prefix: it is gone for all who
+// ask by name, also under object lock, and its versions stay. Without versions
+// the bytes would be lost, and with them what investigators need.
+func (s *s3Store) hide(ctx context.Context, prefix string) error {
+	var keys []string
+	err := s.list(ctx, prefix, func(o object) error {
+		keys = append(keys, o.key)
+		return nil
+	})
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	if err := s.versioned(ctx, prefix); err != nil {
+		return err
+	}
+	group, inner := errgroup.WithContext(ctx)
+	group.SetLimit(cmp.Or(max(s.cfg.Options.Workers, 0), DefaultWorkers))
+	for _, key := range keys {
+		group.Go(func() error {
+			return s3Error("delete "+key, s.core.RemoveObject(inner, s.cfg.Bucket, s.key(key), minio.RemoveObjectOptions{}))
+		})
+	}
+	return group.Wait()
+}
+
+// versioned refuses a bucket in which a delete destroys.
+func (s *s3Store) versioned(ctx context.Context, prefix string) error {
+	conf, err := s.core.GetBucketVersioning(ctx, s.cfg.Bucket)
+	if err != nil && !unsupported(err) {
+		return s3Error("look at versioning of bucket "+s.cfg.Bucket, err)
+	}
+	if err == nil && conf.Enabled() {
+		return nil
+	}
+	return fmt.Errorf("%w: s3: a delete below %s would destroy the files of a revoked release; enable versioning of bucket %s, "+
+		"or copy them away and delete them yourself, then withdraw again", ErrNoVersions, prefix, s.cfg.Bucket)
 }
 
 // swap is a PUT under If-Match, or If-None-Match for the first.

@@ -67,6 +67,9 @@ type store interface {
 	// swap sets key to data if it is still what tag says ("" means absent),
 	// else errExists. Durable on return.
 	swap(ctx context.Context, key, tag string, data []byte) error
+	// hide takes all keys below prefix away from consumers, and keeps the bytes
+	// for investigators. Durable on return; nothing below prefix is success.
+	hide(ctx context.Context, prefix string) error
 	// settle makes all keys below prefix durable, after any number of puts.
 	settle(ctx context.Context, prefix string) error
 	// leftovers names what crashes left that no key shows.

@@ -4,6 +4,7 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -160,8 +161,9 @@ func (v *vectorRelease) spool(t *testing.T, dir string) *registrytest.Spool {
 // tree is a registry: key to bytes.
 type tree map[string][]byte
 
-// publishVectors publishes the releases into a fresh directory and returns what is there, and the release ids.
-func publishVectors(t *testing.T) (good tree, ids []string) {
+// publishVectors publishes the releases into a fresh directory and returns what is there, what is there after the withdrawals, and
+// the release ids.
+func publishVectors(t *testing.T) (good, withdrawn tree, ids []string) {
 	t.Helper()
 	dir, now := filepath.Join(t.TempDir(), "registry"), ""
 	clock := func() time.Time {
@@ -176,15 +178,56 @@ func publishVectors(t *testing.T) (good tree, ids []string) {
 		t.Fatal(err)
 	}
 	defer p.Close()
+	var spools []*registrytest.Spool
 	for _, v := range vectorReleases() {
 		now = v.published
 		s := v.spool(t, t.TempDir())
 		if _, err := p.Publish(t.Context(), s.Release, s, nil); err != nil {
 			t.Fatal(err)
 		}
-		ids = append(ids, fmt.Sprintf("%x", s.ID))
+		spools, ids = append(spools, s), append(ids, fmt.Sprintf("%x", s.ID))
 	}
-	return readTree(t, dir), ids
+	good = readTree(t, dir)
+	for i, step := range vectorWithdrawals() {
+		now = fmt.Sprintf("2026-02-1%dT08:00:00Z", i)
+		s := spools[step.release]
+		do := p.Withdraw
+		if step.restore {
+			do = func(ctx context.Context, name string, id [32]byte, w registry.Withdrawal) error {
+				return p.Restore(ctx, name, id, s.DirectoryDigest, w)
+			}
+		}
+		if err := do(t.Context(), s.Name, s.ID, step.w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return good, readTree(t, dir), ids
+}
+
+// vectorStep is one decision on one of the releases.
+type vectorStep struct {
+	release int
+	restore bool
+	w       registry.Withdrawal
+}
+
+// vectorWithdrawals: the first release of tiny is suspended and given back, the second suspended by two orders, the tool revoked. One
+// reason is what an HTML-escaping encoder would write differently.
+func vectorWithdrawals() []vectorStep {
+	say := func(reason string, final bool, orders ...uint64) registry.Withdrawal {
+		w := registry.Withdrawal{Reason: reason, Final: final}
+		for _, n := range orders {
+			w.Orders = append(w.Orders, registrytest.Order(n))
+		}
+		return w
+	}
+	return []vectorStep{
+		{0, false, say("licence in doubt", false, 1)},
+		{2, false, say("answers < base & not é", false, 5)},
+		{2, false, say("a second officer", false, 4)},
+		{1, false, say("key of the packer was stolen", true, 2, 3)},
+		{0, true, say("licence cleared", false, 6)},
+	}
 }
 
 func readTree(t *testing.T, dir string) tree {
@@ -251,44 +294,52 @@ func sorted(list []finding) []finding {
 
 // TestRegistryVectors: what is committed is what this code publishes, byte for byte, and Fsck finds nothing in it.
 func TestRegistryVectors(t *testing.T) {
-	good, ids := publishVectors(t)
-	bad, err := json.MarshalIndent(badVectors(t, good, ids), "", " ")
+	good, withdrawn, ids := publishVectors(t)
+	holdVectors(t, "good", "bad.json", good, badVectors(t, good, ids))
+	holdVectors(t, "withdrawn", "withdrawn.json", withdrawn, withdrawnVectors(t, withdrawn, ids))
+}
+
+func holdVectors(t *testing.T, folder, file string, good tree, cases []overlay) {
+	t.Helper()
+	bad, err := json.MarshalIndent(cases, "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
 	bad = append(bad, '\n')
 	if *updateVectors {
-		if err := os.RemoveAll(filepath.Join(vectorDir, "good")); err != nil {
+		if err := os.RemoveAll(filepath.Join(vectorDir, folder)); err != nil {
 			t.Fatal(err)
 		}
-		good.write(t, filepath.Join(vectorDir, "good"))
-		tree{"bad.json": bad}.write(t, vectorDir)
+		good.write(t, filepath.Join(vectorDir, folder))
+		tree{file: bad}.write(t, vectorDir)
 	}
-	committed := readTree(t, filepath.Join(vectorDir, "good"))
+	committed := readTree(t, filepath.Join(vectorDir, folder))
 	if diff := cmp.Diff(good, committed); diff != "" {
 		t.Errorf("the layout has changed (-published +committed):\n%s", diff)
 	}
-	if got := readTree(t, vectorDir)["bad.json"]; !bytes.Equal(got, bad) {
-		t.Error("bad.json is not what this code makes; go test ./pkg/registry -run TestRegistryVectors -update")
+	if got := readTree(t, vectorDir)[file]; !bytes.Equal(got, bad) {
+		t.Errorf("%s is not what this code makes; go test ./pkg/registry -run TestRegistryVectors -update", file)
 	}
 	if found := committed.fsck(t); len(found) > 0 {
-		t.Errorf("findings in good: %v", found)
+		t.Errorf("findings in %s: %v", folder, found)
 	}
 }
 
 // TestBadRegistryVectors: every overlay gives exactly its findings.
 func TestBadRegistryVectors(t *testing.T) {
-	var cases []overlay
-	if err := json.Unmarshal(readTree(t, vectorDir)["bad.json"], &cases); err != nil || len(cases) < 20 {
-		t.Fatalf("%d overlays: %v", len(cases), err)
-	}
-	good := readTree(t, filepath.Join(vectorDir, "good"))
-	for _, c := range cases {
-		t.Run(c.Name, func(t *testing.T) {
-			if diff := cmp.Diff(sorted(c.Fsck), c.over(t, good).fsck(t)); diff != "" {
-				t.Errorf("-expected +found:\n%s", diff)
-			}
-		})
+	for folder, file := range map[string]string{"good": "bad.json", "withdrawn": "withdrawn.json"} {
+		var cases []overlay
+		if err := json.Unmarshal(readTree(t, vectorDir)[file], &cases); err != nil || len(cases) < 20 {
+			t.Fatalf("%d overlays: %v", len(cases), err)
+		}
+		good := readTree(t, filepath.Join(vectorDir, folder))
+		for _, c := range cases {
+			t.Run(folder+"/"+c.Name, func(t *testing.T) {
+				if diff := cmp.Diff(sorted(c.Fsck), c.over(t, good).fsck(t)); diff != "" {
+					t.Errorf("-expected +found:\n%s", diff)
+				}
+			})
+		}
 	}
 }
 
@@ -337,6 +388,10 @@ func TestRegistrySecondReaderCanFail(t *testing.T) {
 		"bad.json": func(b []byte) []byte {
 			return bytes.Replace(b, []byte(`"kind": "size"`), []byte(`"kind": "digest"`), 1)
 		},
+		"withdrawn.json": func(b []byte) []byte {
+			return bytes.Replace(b, []byte(`"kind": "exposed"`), []byte(`"kind": "extra"`), 1)
+		},
+		"withdrawn/channels/tool/latest.json": func(b []byte) []byte { return bytes.Replace(b, []byte(`"epoch":0`), []byte(`"epoch":1`), 1) },
 	} {
 		spoilt := maps.Clone(all)
 		spoilt[key] = spoil(bytes.Clone(all[key]))

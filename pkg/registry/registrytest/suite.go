@@ -29,6 +29,9 @@ type Target interface {
 	Plant(t *testing.T, name, key string, data []byte)
 	// Remove takes the object at key away behind the publisher's back.
 	Remove(t *testing.T, name, key string)
+	// Kept returns the bytes that consumers could read at key before it was taken
+	// away from them, as an investigator finds them.
+	Kept(t *testing.T, name, key string) []byte
 	// Keys lists every key of the registry with its write count or version, so
 	// that a test sees any write.
 	Keys(t *testing.T, name string) map[string]string
@@ -62,6 +65,16 @@ func Run(t *testing.T, target Target) {
 		{"catalogue with a gap, catalogue cut short", testCatalogGap},
 		{"open finds changed bytes", testOpenCorrupt},
 		{"cancelled context", testCancel},
+		{"suspend and give back", testSuspend},
+		{"suspend the only release", testSuspendOnly},
+		{"revoke", testRevoke},
+		{"withdrawal of what is not there, or badly said", testWithdrawInvalid},
+		{"what rotted is not given back", testRestoreDamaged},
+		{"withdrawals and streams", testWithdrawStreams},
+		{"racing withdrawals and publishers", testWithdrawRace},
+		{"racing withdrawals and restores", testRestoreRace},
+		{"fsck finds planted damage of withdrawals", testFsckWithdrawals},
+		{"crash before the mark, and before the channel", testReconcileWithdrawal},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := &fixture{T: t, target: target, name: bucketName(t.Name())}

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A second reader of the registry layout (docs/spec/registry-layout.md), with the standard library only.
 
-    check_registry.py [DIR]     DIR/good must be without findings; each overlay of DIR/bad.json must give exactly its own
+    check_registry.py [DIR]     DIR/good and DIR/withdrawn must be without findings; each overlay of DIR/bad.json and
+                                DIR/withdrawn.json must give exactly its own
     check_registry.py -t TREE   print the findings of the registry in the directory TREE
 
 It shares no code with the Go package. It finds what Fsck finds, under the same names, and one thing more, which needs a look into
@@ -26,16 +27,21 @@ STREAM = re.compile(r"(?=.{1,128}\Z)[a-z0-9][a-z0-9._-]*(/[a-z0-9._-]+)*")
 PRINTABLE = re.compile(r"[ -~]{1,128}")
 SERIAL = re.compile(r"catalog/serial-([0-9]{12})\.json")
 CHANNEL = re.compile(r"channels/([^/]*)/latest\.json")
+RECORD = re.compile(r"withdrawals/([^/]*)/sha256-([0-9a-f]{64})\.json")
+UTC = "%Y-%m-%dT%H:%M:%SZ"
 SAFE = (1 << 53) - 1
 
 FILES = [[("path", str), ("size", int), ("sha256", str), ("version_id?", str)]]
 ENTRY = [("name", str), ("version", str), ("stream", str), ("epoch", int), ("seq", int), ("release", str), ("kind", str),
-         ("published", str)]
+         ("published", str), ("withdrawn?", str)]
 COMMIT = [("type", str), ("release", str), ("receipt", str), ("directory_digest", str), ("files", int), ("bytes", int)]
 RECEIPT = [("type", str), ("release", str), ("name", str), ("version", str), ("stream", str), ("epoch", int), ("seq", int),
            ("kind", str), ("files", FILES), ("provenance", FILES), ("receiver", str), ("started", str), ("finished", str)]
 CATALOG = [("type", str), ("serial", int), ("prev", str), ("entries", [ENTRY])]
 CHANNEL_FORM = [("type", str), ("name", str), ("release", str), ("stream", str), ("epoch", int), ("seq", int), ("serial", int)]
+
+WITHDRAWAL = [("type", str), ("name", str), ("release", str), ("withdrawn", bool), ("final", bool), ("reason", str),
+              ("orders", [str]), ("at", str), ("receiver", str)]
 
 
 class Refused(Exception):
@@ -98,7 +104,8 @@ def decode(raw, form, kind):
 def check_entry(e):
     need(NAME.fullmatch(e["name"]) and NAME.fullmatch(e["kind"]) and STREAM.fullmatch(e["stream"]), "name, kind or stream")
     need(PRINTABLE.fullmatch(e["version"]) and HEX.fullmatch(e["release"]) and e["seq"] >= 1, "version, release or seq")
-    datetime.datetime.strptime(e["published"], "%Y-%m-%dT%H:%M:%SZ")
+    need(e.get("withdrawn", "revoked") in ("suspended", "revoked"), "mark")
+    datetime.datetime.strptime(e["published"], UTC)
 
 
 def check_list(files):
@@ -118,7 +125,12 @@ def read_commit(raw, release):
 
 
 def entry_of(r):
-    return {k: r["finished" if k == "published" else k] for k, _ in ENTRY}
+    return {k: r["finished" if k == "published" else k] for k, _ in ENTRY if k != "withdrawn?"}
+
+
+def unmarked(e):
+    """What a later serial may not change."""
+    return {k: v for k, v in e.items() if k != "withdrawn"}
 
 
 def read_receipt(raw, commit, name):
@@ -157,9 +169,27 @@ def read_catalog(raw, serial):
 
 def read_channel(raw, name):
     c = decode(raw, CHANNEL_FORM, "sluice-channel-v1")
+    if c["name"] == name and not any(c[k] for k in ("release", "stream", "epoch", "seq", "serial")):
+        return c  # every release of the name is withdrawn
     need(c["name"] == name and HEX.fullmatch(c["release"]) and STREAM.fullmatch(c["stream"]), "name, release or stream")
     need(c["seq"] >= 1 and c["serial"] >= 1, "seq or serial")
     return c
+
+
+def read_withdrawal(raw, name, release):
+    w = decode(raw, WITHDRAWAL, "sluice-withdrawal-v1")
+    need(w["name"] == name and NAME.fullmatch(name) and w["release"] == release, "for another release")
+    need(w["withdrawn"] or not w["final"], "final and not withdrawn")
+    need(1 <= len(w["reason"].encode()) <= 512 and not re.search(r"[\x00-\x1f\x7f-\x9f]", w["reason"]), "reason")
+    orders = w["orders"]
+    need(1 <= len(orders) <= 32 and orders == sorted(set(orders)) and all(HEX.fullmatch(o) for o in orders), "orders")
+    need(w["receiver"] == "" or PRINTABLE.fullmatch(w["receiver"]), "receiver")
+    datetime.datetime.strptime(w["at"], UTC)
+    return w
+
+
+def mark(w):
+    return "revoked" if w["final"] else "suspended" if w["withdrawn"] else ""
 
 
 # --- the envelope (envelope.md sections 1, 2 and 4) -------------------------------------------------------------------
@@ -203,10 +233,12 @@ class Check:
 
     def __init__(self, tree):
         self.tree, self.found, self.visible = tree, set(), {}
+        self.read_records()
         places = {tuple(k.split("/")[1:3]) for k in tree if k.startswith(("releases/", "provenance/"))}
         for place in sorted(places):
             self.place(*place)
         self.chain()
+        self.withdrawals()
         self.channels()
         for key in tree:
             if key.startswith(".staging/"):
@@ -231,9 +263,45 @@ class Check:
             if self.below(prefix) or prefix[:-1] in self.tree:
                 self.add(kind, prefix)
 
+    def read_records(self):
+        """self.records: (name, release) to the record, None when it cannot be read."""
+        self.records = {}
+        for key in self.below("withdrawals/"):
+            m = RECORD.fullmatch(key)
+            if not m or not NAME.fullmatch(m[1]):
+                self.add("extra", key)
+                continue
+            try:
+                self.records[m[1], m[2]] = read_withdrawal(self.tree[key], m[1], m[2])
+            except (Refused, ValueError):
+                self.records[m[1], m[2]] = None
+                self.add("withdrawal", key)
+
+    def withdrawals(self):
+        """The records against the marks of the last catalogue, both ways."""
+        marks = {(e["name"], e["release"]): e.get("withdrawn", "") for e in self.entries}
+        for which in marks.keys() | self.records.keys():
+            key, listed, w = "withdrawals/%s/sha256-%s.json" % which, marks.get(which), self.records.get(which)
+            if which not in self.records:
+                if listed:
+                    self.add("withdrawal", key)
+            elif w is None:
+                pass  # found already
+            elif listed is None:
+                if which not in self.visible:
+                    self.add("withdrawal", key)
+            elif listed == "revoked" and not w["final"]:
+                self.add("withdrawal", key)
+            elif listed != mark(w):
+                self.add("uncatalogued", key)
+
     def release(self, name, release):
         place = "%s/sha256-%s/" % (name, release)
         files, prefix = "releases/" + place, "provenance/" + place
+        record = self.records.get((name, release))
+        revoked = record is not None and record["final"]
+        if revoked and self.below(files):
+            self.add("exposed", files)
         if prefix + "COMMIT" not in self.tree:
             return self.occupied("uncommitted", place)
         kind = "commit"
@@ -244,7 +312,8 @@ class Check:
         except (Refused, ValueError):
             return self.add(kind, prefix + "COMMIT")
         before = len(self.found)
-        self.keys(files, receipt["files"], set())
+        if not revoked:
+            self.keys(files, receipt["files"], set())
         self.keys(prefix, receipt["provenance"], {"COMMIT", "receipt.json"})
         self.visible[name, release] = entry_of(receipt)
         if len(self.found) == before:
@@ -281,12 +350,21 @@ class Check:
                 self.entries, before = [], (-1, "")
                 continue
             follows = before[0] == n - 1
-            if follows and (c["prev"] != before[1] or any(e not in c["entries"] for e in self.entries)):
+            if follows and (c["prev"] != before[1] or not self.kept(c["entries"])):
                 self.add("catalog", key)
             self.entries, before = c["entries"], (n, digest(raw))
             for e in c["entries"]:  # after a serial that cannot be read nobody knows which one brought the entry
                 self.introduced.setdefault((e["name"], e["release"]), n if follows else None)
         self.catalogued()
+
+    def kept(self, entries):
+        """No entry is gone or changed but for its mark, and what was revoked stays so."""
+        now = {(e["name"], e["release"]): e for e in entries}
+        for old in self.entries:
+            e = now.get((old["name"], old["release"]))
+            if e is None or unmarked(e) != unmarked(old) or old.get("withdrawn") == "revoked" != e.get("withdrawn"):
+                return False
+        return True
 
     def catalogued(self):
         listed = {(e["name"], e["release"]): e for e in self.entries}
@@ -294,7 +372,7 @@ class Check:
             key = "provenance/%s/sha256-%s/COMMIT" % (name, release)
             if (name, release) not in self.visible:
                 self.add("missing", key)
-            elif self.visible[name, release] != e:
+            elif self.visible[name, release] != unmarked(e):
                 self.add("catalog", key)
         for name, release in self.visible.keys() - listed.keys():
             self.add("uncatalogued", "provenance/%s/sha256-%s/COMMIT" % (name, release))
@@ -312,13 +390,21 @@ class Check:
             except (Refused, ValueError):
                 self.add("channel", key)
         for e in self.entries:
-            if e["name"] not in names:
+            if e["name"] not in names and "withdrawn" not in e:
                 self.add("channel", "channels/%s/latest.json" % e["name"])
 
     def channel(self, name, c):
-        """It names a catalogued release, and in its stream none is newer."""
-        same = [e for e in self.entries if e["name"] == name]
-        need(c["release"] in [e["release"] for e in same], "not in the catalogue")
+        """It names a catalogued release without a mark; in its stream none is newer, and its stream is the last."""
+        every = [e for e in self.entries if e["name"] == name]
+        same = [e for e in every if "withdrawn" not in e]
+        if c["release"] == "":
+            return need(not same, "there is a release")
+        need(c["release"] in [e["release"] for e in same], "not in the catalogue, or withdrawn")
+        came = {}
+        for e in every:  # sorted: the last of a stream is its top
+            came[e["stream"]] = self.introduced[name, e["release"]]
+        came = {stream: n for stream, n in came.items() if stream in [e["stream"] for e in same]}
+        need(None in came.values() or came[c["stream"]] == max(came.values()), "not the last stream")
         newest = max(((e["epoch"], e["seq"]) for e in same if e["stream"] == c["stream"]), default=None)
         need((c["epoch"], c["seq"]) == newest, "not the newest of its stream")
         need([e["release"] for e in same if (e["stream"], e["epoch"], e["seq"]) == (c["stream"], c["epoch"], c["seq"])] == [c["release"]],
@@ -352,13 +438,17 @@ def main(args):
         print("\n".join(found))
         return not found
     folder = pathlib.Path(args[0]) if args else pathlib.Path(__file__).resolve().parent
-    good, ok = load(folder / "good"), True
-    cases = json.loads((folder / "bad.json").read_text("utf-8"))
+    return all([judge(folder, "good", "bad.json"), judge(folder, "withdrawn", "withdrawn.json")])
+
+
+def judge(folder, base, overlays):
+    good, ok = load(folder / base), True
+    cases = json.loads((folder / overlays).read_text("utf-8"))
     need(len(good) > 20 and len(cases) > 20, "%d files, %d overlays" % (len(good), len(cases)))
-    for case in [{"name": "good", "changes": [], "fsck": [], "reader": []}] + cases:
+    for case in [{"name": base, "changes": [], "fsck": [], "reader": []}] + cases:
         want = {(f["kind"], f["key"]) for f in case["fsck"] + case["reader"]}
         found = Check(overlay(good, case["changes"])).found
-        need(want or case["name"] == "good", case["name"] + " expects nothing")
+        need(want or case["name"] == base, case["name"] + " expects nothing")
         print("%s %s" % ("ok  " if found == want else "FAIL", case["name"]))
         if found != want:
             ok = False
