@@ -165,6 +165,20 @@ func makeKey(t *testing.T, public string) {
 	call(t, newSite(t), "diode-receiver", "keys", "generate", "--use", "model-signing", "--out", strings.TrimSuffix(public, ".pub"))
 }
 
+// TestModelSignatureSecondReader has the second reader of the registry judge one that holds a model signature.
+func TestModelSignatureSecondReader(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("python3 is not here: the second reader of the registry did NOT run")
+	}
+	_, bundle, _ := publishedModel(t)
+	registry := strings.SplitAfter(bundle, "/registry/")[0]
+	out, err := exec.CommandContext(t.Context(), python, "../testdata/vectors/registry/check_registry.py", "-t", registry).CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "" {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // TestModelSignatureCoversTheRelease reads the bundle with nothing but the texts of OMS 1.0, and holds it against the release statement.
 func TestModelSignatureCoversTheRelease(t *testing.T) {
 	model, bundle, _ := publishedModel(t)

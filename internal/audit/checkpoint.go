@@ -190,7 +190,7 @@ func SignedBy(msg []byte, key *Key) (text, sig []byte, err error) {
 	_, err = note.Open(msg, note.VerifierList(&taken))
 	var unverified *note.UnverifiedNoteError
 	if errors.As(err, &unverified) {
-		return nil, nil, fmt.Errorf("%w: the note of %.60q has no line of key %.16s...", ErrSignature, origin, key.ID)
+		return nil, nil, fmt.Errorf("%w: the note of %.60q has no line of the key %.16s", ErrSignature, origin, key.ID)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: checkpoint: %w", ErrFormat, err)

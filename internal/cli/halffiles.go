@@ -34,9 +34,12 @@ func partFiles(one signed, parts mofn.Halves) ([]partFile, error) {
 		return nil, err
 	}
 	files := []partFile{
-		{".signed", one.message}, {".msg", parts.Message},
-		{".classical.pem", classical}, {".classical.sig", parts.Classical.Signature},
-		{".mldsa.pem", mldsa}, {".mldsa.sig", parts.MLDSA.Signature},
+		{".signed", one.message},
+		{".msg", parts.Message},
+		{".classical.pem", classical},
+		{".classical.sig", parts.Classical.Signature},
+		{".mldsa.pem", mldsa},
+		{".mldsa.sig", parts.MLDSA.Signature},
 	}
 	if parts.Classical.Algorithm == "Ed25519" {
 		number := one.key.HalfIDs()[1]

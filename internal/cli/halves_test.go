@@ -66,7 +66,9 @@ func newSignedSite(t *testing.T) signedSite {
 	return s
 }
 
-func (s signedSite) trusted() []string { return []string{"--trust", s.Path("trust.json"), "--fingerprint", s.Fingerprint} }
+func (s signedSite) trusted() []string {
+	return []string{"--trust", s.Path("trust.json"), "--fingerprint", s.Fingerprint}
+}
 
 // approvals writes each approval into a file of its own.
 func (s signedSite) approvals(t *testing.T) (files []string) {

@@ -19,11 +19,11 @@ import (
 )
 
 var (
-	// ErrKey: not an ECDSA P-384 key in the one form of model-signature.md section 3.
+	// ErrKey says that it is not an ECDSA P-384 key in the one form of model-signature.md section 3.
 	ErrKey = errors.New("oms: unusable model signing key")
-	// ErrFormat: not a bundle or statement in the form of model-signature.md.
+	// ErrFormat says that it is not a bundle or statement in the form of model-signature.md.
 	ErrFormat = errors.New("oms: malformed model signature")
-	// ErrSignature: the signature is not the key's over this statement.
+	// ErrSignature says that the signature is not the key's over this statement.
 	ErrSignature = errors.New("oms: bad model signature")
 )
 

@@ -63,8 +63,8 @@ func classes() map[receiver.Disposition]map[string]error {
 			"link.ErrBatch": link.ErrBatch, "link.ErrTooLong": link.ErrTooLong, "link.ErrOffload": link.ErrOffload, "link.ErrSocket": link.ErrSocket,
 			"link.ErrLength": link.ErrLength, "link.ErrMagic": link.ErrMagic, "link.ErrType": link.ErrType, "link.ErrProfile": link.ErrProfile,
 			"link.ErrReserved": link.ErrReserved, "link.ErrParameters": link.ErrParameters, "link.ErrHeartbeat": link.ErrHeartbeat,
-			"link.ErrShort":         link.ErrShort,
-			"oms.ErrKey": oms.ErrKey, "oms.ErrFormat": oms.ErrFormat, "oms.ErrSignature": oms.ErrSignature,
+			"link.ErrShort": link.ErrShort,
+			"oms.ErrKey":    oms.ErrKey, "oms.ErrFormat": oms.ErrFormat, "oms.ErrSignature": oms.ErrSignature,
 			"checkpoint.ErrOptions": checkpoint.ErrOptions, "checkpoint.ErrReport": checkpoint.ErrReport,
 		},
 	}
