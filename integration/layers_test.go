@@ -39,12 +39,12 @@ func arrows() map[string][]string {
 		},
 		"internal/receiver": {
 			"internal/admin", "internal/audit", "internal/checkpoint", "internal/console", "internal/durable",
-			"internal/journal", "internal/link", "internal/recv", "internal/site", "internal/bulletin", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
+			"internal/journal", "internal/link", "internal/oms", "internal/recv", "internal/site", "internal/bulletin", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/registry",
 		},
 
 		// What both commands share, and what joins two packages of pkg/ that must not know one another.
-		"internal/cli":   {"internal/admin", "internal/audit", "internal/console", "internal/journal", "internal/trust", "pkg/envelope", "pkg/mofn"},
+		"internal/cli":   {"internal/admin", "internal/audit", "internal/console", "internal/journal", "internal/oms", "internal/trust", "pkg/envelope", "pkg/mofn"},
 		"internal/trust": {"pkg/envelope", "pkg/mofn"},
 
 		// What a side knows of trust over time, and the form in which it travels.
@@ -71,6 +71,7 @@ func arrows() map[string][]string {
 		"internal/hub":        nil,
 		"internal/journal":    {"internal/merkle"}, // the tree over its events
 		"internal/merkle":     nil,
+		"internal/oms":        nil, // a format of others: names and digests come as arguments
 		"internal/qr":         nil,
 		"internal/strictyaml": nil,
 
@@ -90,7 +91,7 @@ func impure() []string {
 }
 
 func pure() []string {
-	return []string{"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/mofn/internal/composite"}
+	return []string{"internal/oms", "pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/mofn/internal/composite"}
 }
 
 // goPackage is the part of `go list -json` that the rules need.

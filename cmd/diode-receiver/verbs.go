@@ -34,7 +34,11 @@ func checkCommand(s cli.Streams) *cobra.Command {
 			if err := receiver.Check(cfg); err != nil {
 				return cli.Usage(err)
 			}
-			_, err = fmt.Fprintf(s.Out, "%s: ok\n", config)
+			models, err := receiver.ModelSigning(cfg)
+			if err != nil {
+				return cli.Usage(err)
+			}
+			_, err = fmt.Fprintf(s.Out, "%s: ok\n%s\n", config, models)
 			return err
 		},
 	}

@@ -27,6 +27,9 @@ func (s *Site) Clone(dir string) (*Site, error) {
 	if err := os.CopyFS(clone.Path("keys"), os.DirFS(s.Path("keys"))); err != nil {
 		return nil, err
 	}
+	if err := os.Chmod(clone.Path("keys", "model"), 0o600); err != nil { // a copy is readable by all, which the receiver refuses
+		return nil, err
+	}
 	for _, name := range []string{"passphrase", "policy", "trust.json"} {
 		b, err := os.ReadFile(s.Path(name))
 		if err != nil {

@@ -83,6 +83,10 @@ func (s *Site) makeKeys(ctx context.Context) error {
 	for _, o := range officers() {
 		generate("bastion-packer", o, "sign")
 	}
+	g.Go(func() error {
+		_, err := s.Call(ctx, "diode-receiver", "keys", "generate", "--use", "model-signing", "--out", s.Path("keys", "model"))
+		return err
+	})
 	return g.Wait()
 }
 
@@ -141,7 +145,7 @@ state: %[1]s/high
 log: {level: info, format: text}
 admin: {listen: "unix:%[1]s/high.sock"}
 trust: {object: %[1]s/trust.json, fingerprint: %[2]s}
-keys: {hpke: %[1]s/keys/%[6]s, ticket: %[1]s/keys/ticket, passphrase_file: %[1]s/passphrase}
+keys: {hpke: %[1]s/keys/%[6]s, ticket: %[1]s/keys/ticket, model_signing: %[1]s/keys/model, passphrase_file: %[1]s/passphrase}
 link: {listen: %[3]s, receive_buffer: %[5]s, confine: best-effort}
 registry:
   %[4]s

@@ -24,8 +24,8 @@ const (
 	maxNote = 64 << 10
 	// MaxEvents caps a log: a tool that holds its hashes needs 1 GiB then.
 	MaxEvents = 1 << 24
-	// role is what a log key signs as (docs/spec/trust.md section 1).
-	role = "log"
+	// Role is what a log key signs as (docs/spec/trust.md section 1).
+	Role = "log"
 	// signatureType is the byte of C2SP signed-note for types without a number of their own; a longer name follows it.
 	signatureType = 0xff
 )
@@ -162,7 +162,7 @@ type verifier struct {
 func (v verifier) Name() string    { return v.origin }
 func (v verifier) KeyHash() uint32 { return v.key.hash(v.origin) }
 func (v verifier) Verify(msg, sig []byte) bool {
-	return v.key.public.Verify(role, msg, sig) == nil
+	return v.key.public.Verify(Role, msg, sig) == nil
 }
 
 // noteSigner makes the line of a log.
@@ -171,7 +171,7 @@ type noteSigner struct {
 	sign mofn.Signer
 }
 
-func (s noteSigner) Sign(msg []byte) ([]byte, error) { return s.sign.Sign(role, msg) }
+func (s noteSigner) Sign(msg []byte) ([]byte, error) { return s.sign.Sign(Role, msg) }
 
 // SignCheckpoint makes the signed note. The signature is checked before it is given away, as every signature here.
 func SignCheckpoint(c Checkpoint, key *Key, sign mofn.Signer) ([]byte, error) {
@@ -186,6 +186,36 @@ func SignCheckpoint(c Checkpoint, key *Key, sign mofn.Signer) ([]byte, error) {
 		return nil, fmt.Errorf("audit: internal error: the checkpoint just signed is not accepted: %w", err)
 	}
 	return msg, nil
+}
+
+// SignedBy gives the text of a signed note and the signature of key over it, for tools that check it by other means. The signature is
+// that of the first line that claims to be of this key, and nothing is verified. Errors: [ErrFormat], [ErrSignature].
+func SignedBy(msg []byte, key *Key) (text, sig []byte, err error) {
+	if len(msg) > maxNote {
+		return nil, nil, fmt.Errorf("%w: a checkpoint of %d bytes, at most %d", ErrFormat, len(msg), maxNote)
+	}
+	origin, _, _ := strings.Cut(string(msg), "\n")
+	taken := taker{verifier: verifier{key, origin}}
+	_, err = note.Open(msg, note.VerifierList(&taken))
+	var unverified *note.UnverifiedNoteError
+	if errors.As(err, &unverified) {
+		return nil, nil, fmt.Errorf("%w: the note of %.60q has no line of the key %.16s", ErrSignature, origin, key.ID)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: checkpoint: %w", ErrFormat, err)
+	}
+	return taken.text, taken.sig, nil
+}
+
+// taker accepts the line of its key, unseen, and keeps what it was given.
+type taker struct {
+	verifier
+	text, sig []byte
+}
+
+func (t *taker) Verify(msg, sig []byte) bool {
+	t.text, t.sig = bytes.Clone(msg), bytes.Clone(sig)
+	return true
 }
 
 // OpenCheckpoint reads a signed note and checks that key signed it for the origin that it names. Lines of other keys are left alone (C2SP

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sluice/internal/oms"
 	"sluice/internal/trust"
 	"sluice/pkg/mofn"
 )
@@ -32,8 +33,14 @@ func keysGenerate(s Streams) *cobra.Command {
                 ML-DSA-87 + ECDSA P-384 (--suite H2) where the rules or the tokens of a site want it
   --use link    Ed25519: the bastion announces sessions with it
   --use hpke    X-Wing: the receiver's, which session keys are encrypted to
-  --use ticket  Ed25519: the receiver's, which signs what it asks to have sent again`,
+  --use ticket  Ed25519: the receiver's, which signs what it asks to have sent again
+  --use model-signing  ECDSA P-384: the receiver's, which signs published models for tools that know OMS and not Sluice.
+                PEM files (PKCS #8, SubjectPublicKeyInfo), as those tools and openssl read them. The private one is not
+                encrypted, and takes no passphrase: mode 0600 is all that keeps it`,
 		RunE: func(*cobra.Command, []string) error {
+			if use == useModelSigning {
+				return modelKeyFiles(s, out, passphraseFile+suiteName+comment)
+			}
 			suite, err := suiteOf(use, suiteName)
 			if err != nil {
 				return Usage(err)
@@ -51,11 +58,16 @@ func keysGenerate(s Streams) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&out, "out", "", "file of the private key (required)")
-	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "file whose first line is the passphrase (required)")
-	c.Flags().StringVar(&use, "use", "sign", "sign, link, hpke or ticket")
+	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "file whose first line is the passphrase (required, but for --use model-signing)")
+	c.Flags().StringVar(&use, "use", "sign", "sign, link, hpke, ticket or model-signing")
 	c.Flags().StringVar(&suiteName, "suite", "", "H1 or H2, for --use sign (default H1)")
 	c.Flags().StringVar(&comment, "comment", "", "whose key it is")
-	requireFlags(c, "out", "passphrase-file")
+	c.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if use == useModelSigning {
+			return missing(cmd, "out")
+		}
+		return missing(cmd, "out", "passphrase-file")
+	}
 	return c
 }
 
@@ -77,16 +89,47 @@ func suiteOf(use, suite string) (mofn.Suite, error) {
 	case "ticket":
 		return mofn.SuiteTicket, nil
 	}
-	return "", fmt.Errorf("--use %q is not sign, link, hpke or ticket", use)
+	return "", fmt.Errorf("--use %q is not sign, link, hpke, ticket or model-signing", use)
+}
+
+// useModelSigning is the use of the one key that is no key of ours: tools of others read its files.
+const useModelSigning = "model-signing"
+
+// modelKeyFiles makes the key that signs models (docs/spec/model-signature.md section 3).
+func modelKeyFiles(s Streams, out, meaningless string) error {
+	if meaningless != "" {
+		return Usage(errors.New("--passphrase-file, --suite and --comment do not go with --use model-signing: its files are PEM, unencrypted, P-384, and have no room for a name"))
+	}
+	private, public, err := oms.GenerateKey()
+	if err != nil {
+		return err
+	}
+	key, err := oms.ParsePublicKey(public)
+	if err != nil {
+		return err
+	}
+	if err := writePair(out, private, public); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(s.Out, "%s  %s\n", key.Hint(), out+".pub")
+	return err
+}
+
+// writePair writes both files of a key, or, if one exists, none.
+func writePair(out string, private, public []byte) error {
+	for _, name := range []string{out, out + ".pub"} {
+		if _, err := os.Lstat(name); err == nil {
+			return errExists(name)
+		}
+	}
+	if err := writeNew(out, private, 0o600); err != nil {
+		return err
+	}
+	return writeNew(out+".pub", public, 0o644)
 }
 
 // WriteKey makes a key pair and writes both files. It never overwrites one.
 func WriteKey(out string, suite mofn.Suite, comment string, passphrase []byte) (mofn.KeyID, error) {
-	for _, name := range []string{out, out + ".pub"} { // both, before one of them is written
-		if _, err := os.Lstat(name); err == nil {
-			return mofn.KeyID{}, errExists(name)
-		}
-	}
 	key, err := mofn.GenerateSecret(rand.Reader, suite, comment)
 	if err != nil {
 		return mofn.KeyID{}, err
@@ -99,10 +142,7 @@ func WriteKey(out string, suite mofn.Suite, comment string, passphrase []byte) (
 	if err != nil {
 		return mofn.KeyID{}, err
 	}
-	if err := writeNew(out, private, 0o600); err != nil {
-		return mofn.KeyID{}, err
-	}
-	return key.ID(), writeNew(out+".pub", public, 0o644)
+	return key.ID(), writePair(out, private, public)
 }
 
 func errExists(name string) error {
@@ -145,18 +185,21 @@ func keysShow(s Streams) *cobra.Command {
 
 // requireFlags refuses a command line without them, as an error of usage.
 func requireFlags(c *cobra.Command, names ...string) {
-	c.PreRunE = func(cmd *cobra.Command, _ []string) error {
-		var missing []string
-		for _, n := range names {
-			if f := cmd.Flags().Lookup(n); f == nil || slices.Contains([]string{"", "[]", "0"}, f.Value.String()) {
-				missing = append(missing, "--"+n)
-			}
+	c.PreRunE = func(cmd *cobra.Command, _ []string) error { return missing(cmd, names...) }
+}
+
+// missing names the flags that are not given.
+func missing(cmd *cobra.Command, names ...string) error {
+	var absent []string
+	for _, n := range names {
+		if f := cmd.Flags().Lookup(n); f == nil || slices.Contains([]string{"", "[]", "0"}, f.Value.String()) {
+			absent = append(absent, "--"+n)
 		}
-		if len(missing) > 0 {
-			return Usage(fmt.Errorf("%s missing; see %s --help", strings.Join(missing, ", "), cmd.CommandPath()))
-		}
-		return nil
 	}
+	if len(absent) > 0 {
+		return Usage(fmt.Errorf("%s missing; see %s --help", strings.Join(absent, ", "), cmd.CommandPath()))
+	}
+	return nil
 }
 
 // Require is requireFlags for the commands of other packages.

@@ -19,6 +19,7 @@ import (
 	"sluice/internal/durable"
 	"sluice/internal/journal"
 	"sluice/internal/link"
+	"sluice/internal/oms"
 	"sluice/internal/receiver"
 	"sluice/internal/spool"
 	"sluice/internal/trust"
@@ -64,7 +65,8 @@ func classes() map[receiver.Disposition]map[string]error {
 			"link.ErrBatch": link.ErrBatch, "link.ErrTooLong": link.ErrTooLong, "link.ErrOffload": link.ErrOffload, "link.ErrSocket": link.ErrSocket,
 			"link.ErrLength": link.ErrLength, "link.ErrMagic": link.ErrMagic, "link.ErrType": link.ErrType, "link.ErrProfile": link.ErrProfile,
 			"link.ErrReserved": link.ErrReserved, "link.ErrParameters": link.ErrParameters, "link.ErrHeartbeat": link.ErrHeartbeat,
-			"link.ErrShort":         link.ErrShort,
+			"link.ErrShort": link.ErrShort,
+			"oms.ErrKey":    oms.ErrKey, "oms.ErrFormat": oms.ErrFormat, "oms.ErrSignature": oms.ErrSignature,
 			"checkpoint.ErrOptions": checkpoint.ErrOptions, "checkpoint.ErrReport": checkpoint.ErrReport,
 		},
 	}
@@ -135,7 +137,7 @@ func TestErrorsPage(t *testing.T) {
 func sentinels(t *testing.T) map[string]bool {
 	t.Helper()
 	out := map[string]bool{}
-	for _, dir := range []string{"pkg/envelope", "pkg/mofn", "pkg/registry", "internal/trust", "internal/spool", "internal/durable", "internal/link", "internal/journal", "internal/checkpoint"} {
+	for _, dir := range []string{"pkg/envelope", "pkg/mofn", "pkg/registry", "internal/trust", "internal/spool", "internal/durable", "internal/link", "internal/journal", "internal/checkpoint", "internal/oms"} {
 		names, err := filepath.Glob(filepath.Join("../..", dir, "*.go"))
 		must(t, err)
 		for _, name := range names {

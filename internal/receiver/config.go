@@ -64,6 +64,8 @@ type Keys struct {
 	Ticket         string `yaml:"ticket"` // suite ED25519-TICKET, signs what is missing; optional
 	Log            string `yaml:"log"`    // suite H1 or H2, signs checkpoints of the audit log; optional
 	PassphraseFile string `yaml:"passphrase_file"`
+	// ModelSigning is a PEM file (PKCS #8, ECDSA P-384, unencrypted) that signs models for tools that know OMS; optional.
+	ModelSigning string `yaml:"model_signing"`
 }
 
 // Link is the UDP end of the diode. With socket activation the inherited sockets are used and Listen is only documentation.

@@ -177,6 +177,9 @@ func Check(cfg Config) error {
 	if _, err := logKey(cfg); err != nil && !errors.Is(err, audit.ErrNoKey) {
 		errs = append(errs, err)
 	}
+	if _, err := modelKey(cfg); err != nil && !errors.Is(err, errNoModelKey) {
+		errs = append(errs, err)
+	}
 	if err := recv.CanConfine(cfg.Link.Confine == ConfineBestEffort); err != nil {
 		errs = append(errs, fmt.Errorf("link.confine: %w", err))
 	}

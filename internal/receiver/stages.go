@@ -179,6 +179,9 @@ func (r *Receiver) publishApproved(ctx context.Context, a mofn.Approval, job jou
 	if err != nil {
 		return nil, err
 	}
+	if rel.ModelSignature, err = r.modelSignature(env, sh); err != nil {
+		return nil, err
+	}
 	return r.registry.Publish(ctx, rel, shelfSource{sh}, r.progress("publish", job))
 }
 

@@ -142,7 +142,7 @@ func parseReceipt(data []byte) (*Receipt, error) {
 		return nil, corruptf("type %q, want %q", r.Type, typeReceipt)
 	case len(r.Files) == 0 || len(r.Files) > maxFiles:
 		return nil, corruptf("%d files", len(r.Files))
-	case len(r.Provenance) < 2 || len(r.Provenance) > maxEvidence+2:
+	case len(r.Provenance) < 2 || len(r.Provenance) > maxEvidence+3: // and envelope, statement, model signature
 		return nil, corruptf("%d provenance objects", len(r.Provenance))
 	}
 	if err := entry.check(); err != nil {

@@ -5,6 +5,7 @@ package registry_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -129,6 +130,20 @@ func TestFormatsRefuse(t *testing.T) {
 		}
 		if _, err := registry.Parsers()[test.kind]([]byte(bad)); !errors.Is(err, registry.ErrCorrupt) {
 			t.Errorf("%s with %s for %s: %v", test.kind, test.to, test.from, err)
+		}
+	}
+}
+
+// TestReceiptProvenance: envelope, statement, 16 reports, a model signature, and no more.
+func TestReceiptProvenance(t *testing.T) {
+	for n, ok := range map[int]bool{17: true, 18: false} {
+		extra := ""
+		for i := range n {
+			extra += fmt.Sprintf(`{"path":"evidence/%02d","size":1,"sha256":"%s"},`, i, hexA)
+		}
+		text := strings.Replace(good()["receipt"], `{"path":"release.json"`, extra+`{"path":"release.json"`, 1)
+		if _, err := registry.Parsers()["receipt"]([]byte(text)); (err == nil) != ok {
+			t.Errorf("%d provenance objects: %v", n+2, err)
 		}
 	}
 }

@@ -25,6 +25,7 @@ const (
 	envelopeName  = "envelope.sluice"
 	statementName = "release.json"
 	evidenceDir   = "evidence/"
+	modelSigName  = "model.sig"
 	receiptName   = "receipt.json"
 	commitName    = "COMMIT"
 	channelName   = "latest.json"
@@ -40,6 +41,7 @@ const (
 	maxEvidence  = 16
 	maxInteger   = 1<<53 - 1 // what every JSON reader keeps exactly
 	maxStatement = 44 << 20
+	maxModelSig  = 64 << 20 // model-signature.md section 1
 	serialDigits = 12
 
 	// A record of a withdrawal stays below maxSmallJSON, escapes included.
@@ -209,6 +211,8 @@ func (r *Release) validateHead() error {
 		return fmt.Errorf("epoch %d, seq %d out of range", r.Epoch, r.Seq)
 	case len(r.Statement) == 0 || len(r.Statement) > maxStatement:
 		return fmt.Errorf("statement of %d bytes, want 1..%d", len(r.Statement), maxStatement)
+	case len(r.ModelSignature) > maxModelSig:
+		return fmt.Errorf("model signature of %d bytes, at most %d", len(r.ModelSignature), maxModelSig)
 	case r.Envelope.Size < 0 || r.Envelope.Open == nil:
 		return fmt.Errorf("envelope without content")
 	}

@@ -87,6 +87,9 @@ func (e *engine) newJob(r *Release, src Source, progress func(done, total int64)
 		j.prov = append(j.prov, j.item(prefix, evidenceDir+b.Name, blobBody(b)))
 	}
 	j.prov = append(j.prov, j.item(prefix, statementName, bytesBody(r.Statement, j.id, false)))
+	if len(r.ModelSignature) > 0 {
+		j.prov = append(j.prov, j.item(prefix, modelSigName, bytesBody(r.ModelSignature, j.id, false)))
+	}
 	for _, it := range slices.Concat(j.files, j.prov) {
 		j.meter.total += 2 * it.body.size // written and read back
 	}

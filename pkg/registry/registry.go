@@ -86,6 +86,7 @@ type Release struct {
 	Statement       []byte   // release.json: the DSSE envelope of the statement
 	Envelope        Blob     // envelope.sluice
 	Evidence        []Blob   // sorted strictly by Name
+	ModelSignature  []byte   // model.sig (model-signature.md); empty: there is none
 }
 
 // Source gives the files of a release out of the spool.

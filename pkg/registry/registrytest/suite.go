@@ -54,6 +54,7 @@ func Run(t *testing.T, target Target) {
 		{"conflict: other bytes under a key", testConflict},
 		{"conflict: extra key", testExtra},
 		{"conflict: other provenance", testProvenanceConflict},
+		{"model signature", testModelSignature},
 		{"rollback", testRollback},
 		{"chain, channel, streams", testStreams},
 		{"racing publishers of one release", testRaceOne},
@@ -440,6 +441,34 @@ func testProvenanceConflict(t *testing.T, f *fixture) {
 	f.publish(p, s)
 	s.Envelope = Blob("", "another envelope")
 	f.refused(p, s, registry.ErrConflict)
+}
+
+// testModelSignature: model.sig is provenance like the rest of it; a release that was published without one, or with another, stands.
+func testModelSignature(t *testing.T, f *fixture) {
+	p := f.open()
+	s, plain := f.spool("llama", 1, 1, Small()), f.spool("plain", 1, 1, Small())
+	s.ModelSignature = []byte("a bundle")
+	receipt := f.publish(p, s)
+	f.publish(p, plain)
+	Complete(t, p, s)
+	Clean(t, p)
+	if got := string(f.read("provenance/llama/sha256-" + Hex(s) + "/model.sig")); got != "a bundle" {
+		t.Errorf("model.sig holds %q", got)
+	}
+	listed := slices.ContainsFunc(receipt.Provenance, func(r registry.ReceiptFile) bool { return r.Path == "model.sig" && r.Size == 8 })
+	if !listed {
+		t.Errorf("the receipt does not list it: %v", receipt.Provenance)
+	}
+	f.publish(p, s)
+	s.ModelSignature = []byte("other one")
+	f.refused(p, s, registry.ErrConflict)
+	s.ModelSignature = nil
+	f.refused(p, s, registry.ErrConflict)
+	plain.ModelSignature = []byte("too late")
+	f.refused(p, plain, registry.ErrConflict)
+	if key := "provenance/plain/sha256-" + Hex(plain) + "/model.sig"; f.keys()[key] != "" {
+		t.Error("a signature was written beside a receipt that does not list it")
+	}
 }
 
 func testRollback(t *testing.T, f *fixture) {

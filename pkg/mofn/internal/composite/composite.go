@@ -109,6 +109,17 @@ func (k *PublicKey) Verify(context, message, sig []byte) bool {
 	return mldsa && classical
 }
 
+// Split takes a signature apart: M', which both halves sign, the context of the ML-DSA half, and the two signatures, ML-DSA first. It verifies
+// nothing; ok is false when sig has a length that no signature has, or context is too long.
+func (k *PublicKey) Split(context, message, sig []byte) (m []byte, label string, halves [2][]byte, ok bool) {
+	shortest, longest := k.SignatureSizes()
+	if len(sig) < shortest || len(sig) > longest || len(context) > maxContext {
+		return nil, "", halves, false
+	}
+	split := k.algorithm.mldsa.MaxSignature
+	return k.algorithm.representative(context, message), k.algorithm.label, [2][]byte{sig[:split], sig[split:]}, true
+}
+
 // representative is M' of the draft, what both halves sign.
 func (a *Algorithm) representative(context, message []byte) []byte {
 	digest := sha512.Sum512(message)
