@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const (
@@ -18,6 +19,10 @@ const (
 	maxPolicyText = 64 << 10
 	// maxKeys bounds the work of loading: each key costs a curve check and up to 70 KiB once expanded.
 	maxKeys = 512
+	// maxGroups, maxRules and maxDepth bound what a policy costs to explain, and to read: each rule is shown with its groups.
+	maxGroups = 512
+	maxRules  = 256
+	maxDepth  = 8
 	// maxMistakes ends the list of a text that is no policy at all.
 	maxMistakes = 64
 	// maxHold: a longer hold is a slip of the pen, and could overflow when it is added to a time.
@@ -28,6 +33,9 @@ const (
 
 // checkedWords are what an officer can say to have checked (envelope.md section 7), sorted.
 func checkedWords() []string { return []string{"bytes", "gate", "inspection", "manifest"} }
+
+// otherRoles are those of signatures that are no approvals (trust.md section 1), which no group of officers may have as its name.
+func otherRoles() []string { return []string{RolePacker, RoleRoot, "log"} }
 
 // statement is one line of the policy, without its comment.
 type statement struct {
@@ -41,6 +49,8 @@ type parser struct {
 	policy   *Policy
 	enrolled map[KeyID]*PublicKey
 	usedAt   map[KeyID]int // line that gives a key to an officer or packer
+	unfit    []unfit
+	stopAt   int // line of the stop line, 0 before there was one
 	errs     []error
 }
 
@@ -55,19 +65,51 @@ func ParsePolicy(text string, keys []TrustKey) (*Policy, error) {
 		enrolled: map[KeyID]*PublicKey{},
 		usedAt:   map[KeyID]int{},
 	}
-	if err := checkText(text, "\n\t", maxPolicyText); err != nil {
-		return nil, &PolicyError{Reason: err.Error(), Fix: "write plain UTF-8 lines that end in a newline only", Text: text}
+	if p.text(text); len(p.errs) > 0 {
+		return nil, errors.Join(p.errs...)
 	}
 	if len(keys) > maxKeys {
 		return nil, &PolicyError{Reason: fmt.Sprintf("%d keys, at most %d", len(keys), maxKeys), Fix: "remove keys that nobody uses"}
 	}
 	p.enrol(keys)
 	p.read(statements(text))
+	p.reportUnfit()
 	p.checkHalves(keys)
 	if len(p.errs) > 0 {
 		return nil, errors.Join(p.errs...)
 	}
 	return p.policy, nil
+}
+
+// text refuses what people and parsers could see differently, line by line. Nothing is read of a text that has any of it.
+func (p *parser) text(text string) {
+	const fix = "write plain UTF-8 lines, words separated by spaces or tabs, that end in a newline only"
+	if len(text) > maxPolicyText {
+		p.fail(statement{text: text}, "say it shorter", "text of %d bytes, at most %d are allowed", len(text), maxPolicyText)
+		return
+	}
+	number := 0
+	for line := range strings.SplitSeq(text, "\n") {
+		number++
+		err := checkText(line, "\t", maxPolicyText)
+		if err == nil {
+			err = checkVisible(line)
+		}
+		if err != nil {
+			p.fail(statement{line: number, text: line}, fix, "%v", err)
+		}
+	}
+}
+
+// checkVisible refuses characters that show as nothing, or move what stands beside them (U+202E turns a line around): the
+// people who sign a policy read it on a screen. Blanks other than the space look like it and are not.
+func checkVisible(line string) error {
+	for i, r := range line {
+		if unicode.Is(unicode.Cf, r) || r != ' ' && unicode.Is(unicode.Z, r) {
+			return fmt.Errorf("text has the invisible character %U at byte %d", r, i)
+		}
+	}
+	return nil
 }
 
 // statements splits the text; "#" begins a comment, blanks separate words.
@@ -91,21 +133,36 @@ func (p *parser) fail(s statement, fix, reason string, args ...any) {
 	}
 }
 
+// unfit is a key of the trust object that cannot be enrolled.
+type unfit struct {
+	id          KeyID
+	fix, reason string
+}
+
 // enrol checks the keys of the trust object and recomputes their ids.
 func (p *parser) enrol(keys []TrustKey) {
+	refuse := func(k TrustKey, fix, reason string, args ...any) {
+		p.unfit = append(p.unfit, unfit{k.ID, fix, fmt.Sprintf(reason, args...)})
+	}
 	for _, k := range keys {
-		where := statement{text: k.ID.String()}
 		key, err := ParsePublicKey(k.Suite, k.Public)
 		switch {
 		case err != nil:
-			p.fail(where, "replace this key", "key cannot be enrolled: %v", err)
+			refuse(k, "replace this key", "key cannot be enrolled: %v", err)
 		case key.ID() != k.ID:
-			p.fail(where, "take id and key from one public key file", "key is filed under an id that is not its own (its own is %v)", key.ID())
+			refuse(k, "take id and key from one public key file", "key is filed under an id that is not its own (its own is %v)", key.ID())
 		case p.enrolled[k.ID] != nil:
-			p.fail(where, "list each key once", "key is listed twice")
+			refuse(k, "list each key once", "key is listed twice")
 		default:
 			p.enrolled[k.ID] = key
 		}
+	}
+}
+
+// reportUnfit comes after the text was read: it names the line that uses the key, if any does.
+func (p *parser) reportUnfit() {
+	for _, u := range p.unfit {
+		p.fail(statement{line: p.usedAt[u.id], text: u.id.String()}, u.fix, "%s", u.reason)
 	}
 }
 
@@ -122,14 +179,15 @@ func (p *parser) read(all []statement) {
 		return n
 	}
 	for _, s := range all {
-		if !slices.Contains([]string{"officer", "group", "rule", "packer"}, s.words[0]) {
-			p.fail(s, "begin the line with officer, group, rule or packer", "unknown word %q", shorten(s.words[0]))
+		if !slices.Contains([]string{"officer", "group", "rule", "packer", "stop"}, s.words[0]) {
+			p.fail(s, "begin the line with officer, group, rule, packer or stop", "unknown word %q", shorten(s.words[0]))
 		}
 	}
 	pass("officer", p.officer)
 	packers := pass("packer", p.packer)
 	pass("group", p.group)
 	rules = pass("rule", p.rule)
+	pass("stop", p.stop)
 	if rules == 0 {
 		p.fail(statement{}, `add a line "rule stream <pattern> quorum <group>"`, "the policy has no rule")
 	}
@@ -202,7 +260,10 @@ func (p *parser) useKey(s statement, word string) (KeyID, bool) {
 	}
 	p.usedAt[id] = s.line
 	key, ok := p.enrolled[id]
-	if !ok {
+	switch {
+	case !ok && slices.ContainsFunc(p.unfit, func(u unfit) bool { return u.id == id }):
+		return id, false // reportUnfit says why, on this line
+	case !ok:
 		p.fail(s, "add the public key to the keys of the trust object", "no key in the trust object has the id %v", id)
 		return id, false
 	}
@@ -239,6 +300,10 @@ func (p *parser) group(s statement) {
 	if !p.newName(s, g.name, "group") {
 		return
 	}
+	if len(p.policy.groups) == maxGroups {
+		p.fail(s, "use fewer groups", "more than %d groups", maxGroups)
+		return
+	}
 	for _, name := range s.words[3:] {
 		p.member(s, g, name)
 	}
@@ -246,6 +311,9 @@ func (p *parser) group(s statement) {
 		p.fail(s, "put the officers into a group of their own", "group %q mixes officers and groups", g.name)
 	}
 	p.threshold(s, g, s.words[2], len(s.words)-3)
+	if g.depth++; g.depth > maxDepth {
+		p.fail(s, "put the members of a lower group into a higher one", "group %q stands on %d levels of groups, at most %d are allowed", g.name, g.depth-1, maxDepth-1)
+	}
 	p.policy.groups[g.name] = g
 }
 
@@ -269,6 +337,7 @@ func (p *parser) member(s statement, g *group, name string) {
 		p.fail(s, once, "group %q is a member of two groups, or twice of one (already of %q)", name, sub.parent.name)
 	default:
 		sub.parent = g
+		g.depth = max(g.depth, sub.depth)
 		g.groups = append(g.groups, sub)
 	}
 }
@@ -295,11 +364,30 @@ func (p *parser) threshold(s statement, g *group, word string, members int) {
 	g.need = k
 }
 
-// rule stream <pattern> quorum <group> [hold <duration>] [max-size <bytes>] [require checked=<word>:<n>]...
+// stop <group> resume <group>: any one of the first may stop, lifting a stop and revoking needs the quorum of the second.
+func (p *parser) stop(s statement) {
+	w := s.words
+	if len(w) != 4 || w[2] != "resume" {
+		p.fail(s, `write "stop <group> resume <group>"`, "the stop line is not complete or has an unknown word")
+		return
+	}
+	if p.stopAt > 0 {
+		p.fail(s, "keep one of the two", "there is a stop line already, line %d", p.stopAt)
+		return
+	}
+	p.stopAt = s.line
+	p.policy.stop, p.policy.resume = p.answering(s, "stop group", w[1]), p.answering(s, "resume group", w[3])
+}
+
+// rule stream <pattern> quorum <group> [hold <duration>] [max-size <bytes>] [succession chain|latest] [require checked=<word>:<n>]...
 func (p *parser) rule(s statement) {
 	w := s.words
 	if len(w) < 5 || w[1] != "stream" || w[3] != "quorum" || len(w)%2 == 0 {
 		p.fail(s, `write "rule stream <pattern> quorum <group>" and then pairs of an option and its value`, "the rule is not complete or has an unknown word")
+		return
+	}
+	if len(p.policy.rules) == maxRules {
+		p.fail(s, "cover several streams by one pattern", "more than %d rules", maxRules)
 		return
 	}
 	r := Rule{Pattern: w[2], Quorum: w[4], Require: map[string]int{}}
@@ -336,37 +424,54 @@ func (p *parser) option(s statement, r *Rule, word, value string) {
 		r.Hold, err = parseHold(value)
 	case "max-size":
 		r.MaxSize, err = parseSize(value)
+	case "succession":
+		r.Chain, err = parseSuccession(value)
 	case "require":
 		err = parseRequire(r.Require, value)
 	default:
 		err = fmt.Errorf("unknown word %q", shorten(word))
 	}
 	if err != nil {
-		p.fail(s, `options are "hold 24h", "max-size 2TiB", "require checked=bytes:1"`, "%v", err)
+		p.fail(s, `options are "hold 24h", "max-size 2TiB", "succession chain", "require checked=bytes:1"`, "%v", err)
 	}
 }
 
-// quorum checks that the rule can be met and that its approvals cannot be taken for another kind of signature.
+// quorum checks that the rule can be met.
 func (p *parser) quorum(s statement, r *Rule) {
-	g, ok := p.policy.groups[r.Quorum]
-	if !ok {
-		p.fail(s, "define a group of that name", "quorum %q is not a group", shorten(r.Quorum))
+	g := p.answering(s, "quorum", r.Quorum)
+	if g == nil {
 		return
 	}
 	people := len(g.people())
-	if people == 0 {
-		p.fail(s, "put officers into the group", "quorum %q has no officer", g.name)
-	}
 	for _, word := range slices.Sorted(maps.Keys(r.Require)) {
 		if n := r.Require[word]; people > 0 && n > people {
 			p.fail(s, "lower the number or add officers", "%d officers must have checked %s, the quorum has %d", n, word, people)
+		} else if n > maxVotes {
+			p.fail(s, "lower the number", "%d officers must have checked %s, an envelope holds at most %d approvals", n, word, maxVotes)
 		}
 	}
+}
+
+// answering finds a group that a rule or a stop line names: it has officers, and what they sign in the role of their group cannot
+// be taken for another kind of signature. nil when there is no such group.
+func (p *parser) answering(s statement, what, name string) *group {
+	g, ok := p.policy.groups[name]
+	if !ok {
+		p.fail(s, "define a group of that name", "%s %q is not a group", what, shorten(name))
+		return nil
+	}
+	if len(g.people()) == 0 {
+		p.fail(s, "put officers into the group", "%s %q has no officer", what, g.name)
+	}
+	if n := g.fewest(); n > maxVotes {
+		p.fail(s, "lower the thresholds", "%s %q needs %d people, an envelope holds at most %d approvals", what, g.name, n, maxVotes)
+	}
 	g.each(func(sub *group) {
-		if len(sub.officers) > 0 && (sub.name == RolePacker || sub.name == RoleRoot) {
+		if len(sub.officers) > 0 && slices.Contains(otherRoles(), sub.name) {
 			p.fail(s, "give the group another name", "officers of group %q would approve in the role %q, which is for other signatures", sub.name, sub.name)
 		}
 	})
+	return g
 }
 
 // parseHold reads a Go duration from 0 to maxHold.
@@ -376,6 +481,14 @@ func parseHold(value string) (time.Duration, error) {
 		return 0, fmt.Errorf("hold %q is not a duration from 0s to %v", shorten(value), maxHold)
 	}
 	return hold, nil
+}
+
+// parseSuccession reads chain or latest.
+func parseSuccession(value string) (chain bool, err error) {
+	if value != "chain" && value != "latest" {
+		return false, fmt.Errorf("unknown word %q: the succession is chain or latest", shorten(value))
+	}
+	return value == "chain", nil
 }
 
 // parseSize reads bytes, with or without a binary unit, from 1 to 2^53-1.

@@ -3,7 +3,6 @@
 package mofn
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,6 +17,8 @@ type Policy struct {
 	officers map[string]*officer
 	groups   map[string]*group
 	rules    []Rule               // in the order of the text
+	stop     *group               // who may stop; nil without a stop line
+	resume   *group               // who may lift a stop and revoke; nil without a stop line
 	packers  []KeyID              // in the order of the text
 	keys     map[KeyID]*PublicKey // every key of an officer or packer
 	owner    map[KeyID]*officer   // keys of officers only
@@ -37,6 +38,7 @@ type group struct {
 	officers []*officer
 	groups   []*group
 	parent   *group
+	depth    int // 1 for a group of officers
 }
 
 // have counts the members that are met: officers for whom yes holds, groups that are met.
@@ -88,6 +90,7 @@ type Rule struct {
 	Quorum  string         // the group that must be met
 	Hold    time.Duration  // from verification to publication, at least
 	MaxSize int64          // bytes of all files together; 0 means no limit
+	Chain   bool           // succession chain: published only when its prev is what was published last in the stream; false is latest
 	Require map[string]int // word of an approval's checked list -> approving officers of the quorum who must have it
 }
 
@@ -161,61 +164,6 @@ func (o *officer) role() string {
 func (p *Policy) PublicKey(id KeyID) (key *PublicKey, ok bool) {
 	key, ok = p.keys[id]
 	return key, ok
-}
-
-// Explain says in words who can release what; lines end in a newline and their order does not vary.
-func (p *Policy) Explain() string {
-	var b strings.Builder
-	rules := p.Rules()
-	slices.SortFunc(rules, func(a, z Rule) int { return cmp.Compare(a.Pattern, z.Pattern) })
-	for _, r := range rules {
-		fmt.Fprintf(&b, "stream %s: released by %s%s\n", r.Pattern, r.Quorum, r.limits())
-		p.groups[r.Quorum].explain(&b, "  ")
-		for _, word := range slices.Sorted(maps.Keys(r.Require)) {
-			fmt.Fprintf(&b, "  and at least %d of the approving officers must have checked %s\n", r.Require[word], word)
-		}
-	}
-	for _, id := range p.packers {
-		fmt.Fprintf(&b, "packer: key %v may sign release statements\n", id)
-	}
-	for _, name := range p.Officers() {
-		fmt.Fprintf(&b, "officer %s: %s\n", name, p.officers[name].explain())
-	}
-	return b.String()
-}
-
-func (r *Rule) limits() string {
-	s := ""
-	if r.Hold > 0 {
-		s += fmt.Sprintf(", published %v after verification at the earliest", r.Hold)
-	}
-	if r.MaxSize > 0 {
-		s += fmt.Sprintf(", at most %d bytes", r.MaxSize)
-	}
-	return s
-}
-
-func (g *group) explain(b *strings.Builder, indent string) {
-	members := names(g.officers)
-	for _, sub := range g.groups {
-		members = append(members, sub.name)
-	}
-	fmt.Fprintf(b, "%s%s: %d of %s\n", indent, g.name, g.need, strings.Join(members, ", "))
-	for _, sub := range g.groups {
-		sub.explain(b, indent+"  ")
-	}
-}
-
-func (o *officer) explain() string {
-	role := "in no group, cannot approve"
-	if o.group != nil {
-		role = "approves as " + o.group.name
-	}
-	ids := make([]string, len(o.keys))
-	for i, id := range o.keys {
-		ids[i] = id.String()
-	}
-	return role + ", key " + strings.Join(ids, ", key ")
 }
 
 func names(people []*officer) []string {

@@ -86,6 +86,10 @@ func (a Approval) Officers() []string { return slices.Clone(a.officers) }
 // Hold is the time from verification to publication, at least.
 func (a Approval) Hold() time.Duration { return a.rule.Hold }
 
+// Chain reports whether the rule wants an unbroken succession: publish only when the release's prev is what was published last
+// in its stream here.
+func (a Approval) Chain() bool { return a.rule.Chain }
+
 // Rule is the pattern of the rule that was met.
 func (a Approval) Rule() string { return a.rule.Pattern }
 

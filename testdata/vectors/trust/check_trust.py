@@ -304,16 +304,18 @@ class Policy:
     """Reads a policy; self.bad is the list of (line, reason), empty when it loads."""
 
     def __init__(self, text, keys):
-        self.bad, self.keys = [], keys
-        self.officers, self.groups, self.parent, self.used, self.patterns = {}, {}, {}, {}, set()
-        try:
-            check_text(text, "\n\t", 64 << 10)
-        except Refused as e:
-            self.bad.append((0, str(e)))
+        self.bad, self.keys, self.stopping = [], keys, None
+        self.officers, self.groups, self.parent, self.used, self.patterns, self.depth = {}, {}, {}, {}, set(), {}
+        if len(text.encode()) > 64 << 10:
+            self.bad.append((0, "text is too long"))
+            return
+        for n, line in enumerate(text.split("\n"), 1):
+            self.attempt(n, self.visible, line)
+        if self.bad:
             return
         lines = [(n, line.split("#")[0].split()) for n, line in enumerate(text.split("\n"), 1)]
         lines = [(n, words) for n, words in lines if words]
-        kinds = {"officer": self.officer, "packer": self.packer, "group": self.group, "rule": self.rule}
+        kinds = {"officer": self.officer, "packer": self.packer, "group": self.group, "rule": self.rule, "stop": self.stop}
         self.bad += [(n, "unknown word " + w[0]) for n, w in lines if w[0] not in kinds]
         for kind, read in kinds.items():
             mine = [(n, w[1:]) for n, w in lines if w[0] == kind]
@@ -329,6 +331,11 @@ class Policy:
             return read(line, *args)
         except Refused as e:
             self.bad.append((line, str(e)))
+
+    def visible(self, line, text):
+        check_text(text, "\t", 64 << 10)
+        for c in text:
+            need(c == " " or unicodedata.category(c) not in ("Cf", "Zs", "Zl", "Zp"), "invisible character %r" % c)
 
     def halves(self):
         seen = {}
@@ -380,6 +387,11 @@ class Policy:
             self.attempt(line, self.member, name, m)
             del self.groups[name]
         self.groups[name] = entry
+        self.depth[name] = 1 + max([self.depth.get(m, 0) for m in entry[1]], default=0)
+        if self.depth[name] > 8:
+            self.bad.append((line, "groups nested too deep"))
+        if len(self.groups) > 512:
+            self.bad.append((line, "too many groups"))
         if len({m in self.officers for m in entry[1]}) > 1:
             self.bad.append((line, "mixes officers and groups"))
         entry[0] = {"any": 1, "all": len(members)}.get(threshold, 0)
@@ -396,13 +408,27 @@ class Policy:
         if pattern in self.patterns:
             self.bad.append((line, "two rules for one pattern"))
         self.patterns.add(pattern)
+        need(len(self.patterns) <= 256, "too many rules")
         for word, value in zip(words[4::2], words[5::2]):
             self.attempt(line, self.option, word, value, required, seen)
-        need(quorum in self.groups, "unknown quorum " + quorum)
-        people = self.people(quorum)
-        need(people, "quorum without an officer")
-        need(all(n <= len(people) for n in required.values()), "require above the officers of the quorum")
-        need(not {self.parent[p] for p in people} & {"packer", "root"}, "role of other signatures")
+        people = self.answering(quorum)
+        need(all(n <= min(len(people), 32) for n in required.values()), "require above the officers of the quorum")
+
+    def answering(self, name):
+        """The officers of a group that a rule or the stop line names."""
+        need(name in self.groups, "unknown group " + name)
+        people = self.people(name)
+        need(people, "group without an officer")
+        need(self.fewest(name) <= 32, "more approvals than an envelope holds")
+        need(not {self.parent[p] for p in people} & {"packer", "root", "log"}, "role of other signatures")
+        return people
+
+    def stop(self, line, words):
+        need(len(words) == 3 and words[1] == "resume", "stop: not complete")
+        need(self.stopping is None, "stop twice")
+        self.stopping = words[0], words[2]
+        for name in self.stopping:
+            self.attempt(line, lambda _, name: self.answering(name), name)
 
     def option(self, line, word, value, required, seen):
         need(word == "require" or word not in seen, word + " twice")
@@ -411,6 +437,8 @@ class Policy:
             m = re.fullmatch(r"checked=([a-z]+):([1-9][0-9]*)", value)
             need(m and m[1] in CHECKED and m[1] not in required, "require " + value)
             required[m[1]] = int(m[2])
+        elif word == "succession":
+            need(value in ("chain", "latest"), "succession " + value)
         else:
             need(word in ("hold", "max-size"), "unknown word " + word)
             need(hold_ok(value) if word == "hold" else size_ok(value), "%s %s" % (word, value))
@@ -419,6 +447,13 @@ class Policy:
         if name in self.officers:
             return [name]
         return [p for m in self.groups[name][1] for p in self.people(m)]
+
+    def fewest(self, name):
+        """People who meet a group, at least."""
+        if name in self.officers:
+            return 1
+        need_, members = self.groups[name]
+        return sum(sorted(self.fewest(m) for m in members)[:max(need_, 0)])
 
     def met(self, name, signed):
         """An officer is met by signing, a group by so many of its members."""
