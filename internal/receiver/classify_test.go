@@ -38,7 +38,7 @@ func classes() map[receiver.Disposition]map[string]error {
 			"mofn.ErrTooMany": mofn.ErrTooMany, "mofn.ErrClaim": mofn.ErrClaim, "mofn.ErrRejected": mofn.ErrRejected,
 			"mofn.ErrThreshold": mofn.ErrThreshold, "mofn.ErrTooLarge": mofn.ErrTooLarge, "mofn.ErrNoRule": mofn.ErrNoRule,
 			"trust.ErrAudience": trust.ErrAudience, "trust.ErrExpired": trust.ErrExpired, "trust.ErrRollback": trust.ErrRollback,
-			"trust.ErrVoteName":    trust.ErrVoteName,
+			"trust.ErrFastForward": trust.ErrFastForward, "trust.ErrVoteName": trust.ErrVoteName,
 			"registry.ErrConflict": registry.ErrConflict, "registry.ErrRollback": registry.ErrRollback, "registry.ErrInvalid": registry.ErrInvalid,
 			"journal.ErrRollback":   journal.ErrRollback,
 			"checkpoint.ErrTooMany": checkpoint.ErrTooMany, "checkpoint.ErrSafetensors": checkpoint.ErrSafetensors,

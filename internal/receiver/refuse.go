@@ -77,6 +77,7 @@ func dispositions() []struct {
 		{trust.ErrAudience, Refused},
 		{trust.ErrExpired, Refused},
 		{trust.ErrRollback, Refused},
+		{trust.ErrFastForward, Refused},
 		{trust.ErrVoteName, Refused},
 		{envelope.ErrFormat, Refused},
 		{envelope.ErrVersion, Refused},
