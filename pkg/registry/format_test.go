@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/pkg/envelope/envelopetest"
 	"sluice/pkg/registry"
 )
 
@@ -87,6 +88,17 @@ func TestFormatsRefuse(t *testing.T) {
 		}
 		if _, err := registry.Parsers()[test.kind]([]byte(bad)); !errors.Is(err, registry.ErrCorrupt) {
 			t.Errorf("%s with %s for %s: %v", test.kind, test.to, test.from, err)
+		}
+	}
+}
+
+// TestFormatTricks: every place of every object, in every spelling that another JSON parser takes.
+func TestFormatTricks(t *testing.T) {
+	for kind, text := range good() {
+		for _, trick := range envelopetest.Tricks([]byte(text)) {
+			if _, err := registry.Parsers()[kind](trick.JSON); !errors.Is(err, registry.ErrCorrupt) {
+				t.Errorf("%s, %s: %v\n%.300q", kind, trick.Name, err, trick.JSON)
+			}
 		}
 	}
 }
