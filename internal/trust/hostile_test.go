@@ -170,3 +170,5 @@ func ended(b []byte) []byte {
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
 }
+
+func sum(b []byte) envelope.Digest { return sha256.Sum256(b) }
