@@ -86,6 +86,7 @@ func TestAttackFastForward(t *testing.T) {
 		{"the first of a stream, one more", "models/llm", none, 0, jump + 1, false},
 		{"the way out: the floor raises the mark", "models/floor", none, 7, 4 * jump, true},
 		{"the way out: also above an old mark", "models/floor", marked(1, 1<<50), 7, 3 * jump, true},
+		{"the way out: the floor counts where the mark is low", "models/floor", marked(1, 4), 7, 4 * jump, true},
 		{"above the floor, one more", "models/floor", none, 7, 4*jump + 1, false},
 		{"the higher of mark and floor counts", "models/floor", marked(7, 4*jump), 7, 5 * jump, true},
 		{"the higher of mark and floor counts, one more", "models/floor", marked(7, 4*jump), 7, 5*jump + 1, false},
