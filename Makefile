@@ -29,6 +29,7 @@ demo: build $(if $(filter minilm,$(INPUT)),$(CACHE)/minilm.whl) $(if $(S3),$(CAC
 test: build ## every test that needs no server of somebody else's, with the race detector where there is a C compiler
 	$(if $(RACE),,@echo 'no C compiler: testing without the race detector, which needs one (apt-get install gcc libc6-dev)')
 	SLUICE_BIN=$(CURDIR)/bin go test $(RACE) -timeout 15m ./...
+	$(if $(RACE),go test -run '^TestEvery|^TestBombs' ./internal/trust)
 
 test-real: build $(CACHE)/bin/minio ## the registry against a real MinIO, which it builds (4 CPU minutes, once)
 	SLUICE_REAL=1 SLUICE_MINIO=$(CACHE)/bin/minio go test -tags real -count=1 -timeout 15m ./integration/real/...

@@ -22,6 +22,8 @@ const (
 	// ActionLogBegins is the action of the event with which the tree of an older journal begins: the events before it were written
 	// without a tree, and without From and To.
 	ActionLogBegins = "log begins"
+	// maxSafeInt is the largest integer of the formats (docs/spec/envelope.md section 3): beyond it another reader may round.
+	maxSafeInt = 1<<53 - 1
 	// maxWitness caps what is kept of another log: a checkpoint with its signatures (docs/spec/audit.md section 3).
 	maxWitness = 64 << 10
 )
@@ -30,8 +32,11 @@ const (
 // is no UTF-8 in Normalization Form C is made so, for it would not survive a second encoding. [ErrInvalid] when that is over the cap.
 func (e Event) Encode() ([]byte, error) {
 	e.Time = e.Time.UTC().Round(0)
-	for _, s := range []*string{&e.Actor, &e.Action, &e.Job, &e.Release, &e.From, &e.To, &e.Stream, &e.Officer, &e.Key, &e.Digest, &e.Detail} {
+	for _, s := range []*string{&e.Actor, &e.Action, &e.Job, &e.Release, &e.From, &e.To, &e.Stream, &e.Officer, &e.Key, &e.Digest, &e.Detail, &e.Prev} {
 		*s = norm.NFC.String(strings.ToValidUTF8(*s, "\uFFFD"))
+	}
+	if e.Seq > maxSafeInt || min(e.Epoch, e.Number) < 0 || max(e.Epoch, e.Number) > maxSafeInt {
+		return nil, fmt.Errorf("%w: event %d has a number that is not from 0 to 2^53-1", ErrInvalid, e.Seq)
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -39,7 +39,7 @@ func classes() map[receiver.Disposition]map[string]error {
 			"mofn.ErrTooMany": mofn.ErrTooMany, "mofn.ErrClaim": mofn.ErrClaim, "mofn.ErrRejected": mofn.ErrRejected,
 			"mofn.ErrThreshold": mofn.ErrThreshold, "mofn.ErrTooLarge": mofn.ErrTooLarge, "mofn.ErrNoRule": mofn.ErrNoRule,
 			"trust.ErrAudience": trust.ErrAudience, "trust.ErrExpired": trust.ErrExpired, "trust.ErrRollback": trust.ErrRollback,
-			"trust.ErrVoteName":    trust.ErrVoteName,
+			"trust.ErrFastForward": trust.ErrFastForward, "trust.ErrVoteName": trust.ErrVoteName,
 			"registry.ErrConflict": registry.ErrConflict, "registry.ErrRollback": registry.ErrRollback, "registry.ErrInvalid": registry.ErrInvalid,
 			"registry.ErrWithdrawn": registry.ErrWithdrawn,
 			"journal.ErrRollback":   journal.ErrRollback,

@@ -83,6 +83,7 @@ func dispositions() []struct {
 		{trust.ErrAudience, Refused},
 		{trust.ErrExpired, Refused},
 		{trust.ErrRollback, Refused},
+		{trust.ErrFastForward, Refused},
 		{trust.ErrVoteName, Refused},
 		{trust.ErrRevoked, Refused},
 		{bulletin.ErrFormat, Refused},

@@ -199,11 +199,10 @@ func (r *Receiver) checkListed(job journal.Job) error {
 }
 
 // checkPredecessor holds a release back whose rule publishes a stream in order, until the release before it is published.
-func (r *Receiver) checkPredecessor(env *envelope.Envelope) error {
+func (r *Receiver) checkPredecessor(env *envelope.Envelope, a mofn.Approval) error {
 	p := env.Statement.Predicate
-	rule, err := r.store().Policy.Rule(p.Stream)
-	if err != nil || !rule.Chain || p.Prev == "" {
-		return err
+	if !a.Chain() || p.Prev == "" {
+		return nil
 	}
 	m, ok, err := r.journal.HighWater(p.Stream)
 	if err != nil {

@@ -144,7 +144,7 @@ func (r *Receiver) publish(ctx context.Context, job journal.Job, sh *shelf, env 
 	if err != nil {
 		return "", nil, account{}, err
 	}
-	if err := errors.Join(r.checkListed(job), r.checkPredecessor(env)); err != nil {
+	if err := errors.Join(r.checkListed(job), r.checkPredecessor(env, approval)); err != nil {
 		return "", nil, account{}, err
 	}
 	if approval.Hold() > 0 {

@@ -45,6 +45,8 @@ var (
 	ErrStopped = errors.New("trust: stopped")
 	// ErrRevoked says that a quorum revoked the release, for good.
 	ErrRevoked = errors.New("trust: the release is revoked")
+	// ErrFastForward says that a release lies further ahead of its stream than any honest one: it would use up the numbers.
+	ErrFastForward = errors.New("trust: fast-forward: the release is too far ahead of its stream")
 	// ErrVoteName says that an approval's section name does not match what it says of itself.
 	ErrVoteName = errors.New("trust: an approval is filed under another name than it claims")
 )
@@ -248,11 +250,25 @@ func (s *Store) checkExpiry(p envelope.Predicate, now time.Time) error {
 	return nil
 }
 
-// checkSuccession refuses rollback (docs/spec/envelope.md section 4: epoch and seq strictly increase in a stream) and
-// whatever lies below the trust object's floor for the stream.
+// maxJump is how far above the mark of its stream the epoch and the seq of a release may lie (docs/spec/trust.md section 3): ten
+// releases a day for 287 years, so that nobody who can release once can use up the numbers of a stream.
+const maxJump = 1 << 20
+
+// place is where a release, or a stream, stands.
+type place struct{ epoch, seq int64 }
+
+func (a place) before(b place) bool { return less(a.epoch, a.seq, b.epoch, b.seq) }
+
+// checkSuccession refuses rollback (docs/spec/envelope.md section 4: epoch and seq strictly increase in a stream), whatever lies
+// below the trust object's floor for the stream, and a jump. The floor raises the mark, so it is the way out of a stream
+// whose numbers are used up.
 func (s *Store) checkSuccession(p envelope.Predicate, r Rules) error {
+	here, mark := place{p.Epoch, p.Seq}, place{}
 	for _, e := range s.Object.Epochs {
-		if e.Stream == p.Stream && less(p.Epoch, p.Seq, e.MinEpoch, e.MinSeq) {
+		if e.Stream != p.Stream {
+			continue
+		}
+		if mark = (place{e.MinEpoch, e.MinSeq}); here.before(mark) {
 			return fmt.Errorf("%w: the trust object asks for at least epoch %d seq %d of %s, this is epoch %d seq %d",
 				ErrRollback, e.MinEpoch, e.MinSeq, p.Stream, p.Epoch, p.Seq)
 		}
@@ -264,11 +280,24 @@ func (s *Store) checkSuccession(p envelope.Predicate, r Rules) error {
 	if err != nil {
 		return fmt.Errorf("succession of %s: %w", p.Stream, err)
 	}
-	if ok && !less(epoch, seq, p.Epoch, p.Seq) {
+	taken := place{epoch, seq}
+	if ok && !taken.before(here) {
 		return fmt.Errorf("%w: %s stands at epoch %d seq %d, this is epoch %d seq %d; nothing to do if it is a replay, else have the bastion seal it with the next seq",
 			ErrRollback, p.Stream, epoch, seq, p.Epoch, p.Seq)
 	}
-	return nil
+	if ok && mark.before(taken) {
+		mark = taken
+	}
+	return checkJump(p.Stream, mark, here)
+}
+
+// checkJump: a stream of which nothing was taken yet stands at epoch 0 seq 0, or at the trust object's floor.
+func checkJump(stream string, mark, here place) error {
+	if here.epoch-mark.epoch <= maxJump && here.seq-mark.seq <= maxJump {
+		return nil
+	}
+	return fmt.Errorf("%w: %s stands at epoch %d seq %d, this is epoch %d seq %d, and either may rise by %d at once; have the bastion seal it with the next seq, "+
+		"or, if the numbers are meant, raise the floor of the stream (epochs) in the next trust object", ErrFastForward, stream, mark.epoch, mark.seq, here.epoch, here.seq, maxJump)
 }
 
 func less(e1, s1, e2, s2 int64) bool { return e1 < e2 || e1 == e2 && s1 < s2 }

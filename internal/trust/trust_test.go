@@ -20,7 +20,7 @@ import (
 	"sluice/pkg/mofn"
 )
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +31,7 @@ func files() fstest.MapFS {
 	return fstest.MapFS{"a.txt": {Data: []byte("a")}, "b/c.txt": {Data: bytes.Repeat([]byte("c"), 2000)}}
 }
 
-func site(t *testing.T, epochs ...mofn.Epoch) *trusttest.Site {
+func site(t testing.TB, epochs ...mofn.Epoch) *trusttest.Site {
 	t.Helper()
 	s, err := trusttest.New(epochs...)
 	must(t, err)

@@ -35,7 +35,7 @@ const (
 func checkedWords() []string { return []string{"bytes", "gate", "inspection", "manifest"} }
 
 // otherRoles are those of signatures that are no approvals (trust.md section 1), which no group of officers may have as its name.
-func otherRoles() []string { return []string{RolePacker, RoleRoot, "log"} }
+func otherRoles() []string { return []string{RolePacker, RoleRoot, RoleHeartbeat, "log"} }
 
 // statement is one line of the policy, without its comment.
 type statement struct {

@@ -14,6 +14,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // Types of our own JSON objects (registry-layout.md).
@@ -75,8 +77,12 @@ func encode(v any) ([]byte, error) {
 }
 
 // decode accepts data only in that one form: what decodes must encode to the
-// same bytes. So unknown keys, duplicates and trailing data are refused.
+// same bytes. So unknown keys, duplicates and trailing data are refused; and
+// text in another normalization form, which two readers could take for two.
 func decode(data []byte, v any) error {
+	if !norm.NFC.IsNormal(data) {
+		return fmt.Errorf("%w: not in Unicode Normalization Form C", ErrCorrupt)
+	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
@@ -105,7 +111,7 @@ func parseCommit(data []byte) (*commit, error) {
 		return nil, corruptf("type %q, want %q", c.Type, typeCommit)
 	case !isHex(c.Release) || !isHex(c.Receipt) || !isHex(c.DirectoryDigest):
 		return nil, corruptf("a digest is not 64 lower-case hex digits")
-	case c.Files < 1 || c.Files > maxFiles || c.Bytes < 0:
+	case c.Files < 1 || c.Files > maxFiles || c.Bytes < 0 || c.Bytes > maxInteger:
 		return nil, corruptf("%d files of %d bytes", c.Files, c.Bytes)
 	}
 	return &c, nil
@@ -125,7 +131,7 @@ func parseChannel(data []byte) (*channel, error) {
 		return &c, nil // every release of the name is withdrawn
 	case !validStream(c.Stream) || !isHex(c.Release):
 		return nil, corruptf("bad stream or release")
-	case c.Epoch < 0 || c.Seq < 1 || c.Serial < 1:
+	case c.Epoch < 0 || c.Seq < 1 || c.Serial < 1 || max(c.Epoch, c.Seq, c.Serial) > maxInteger:
 		return nil, corruptf("epoch %d, seq %d, serial %d", c.Epoch, c.Seq, c.Serial)
 	}
 	return &c, nil
@@ -147,6 +153,9 @@ func parseReceipt(data []byte) (*Receipt, error) {
 	}
 	if err := entry.check(); err != nil {
 		return nil, err
+	}
+	if _, err := time.Parse(time.RFC3339, r.Started); err != nil {
+		return nil, corruptf("started %q: %v", r.Started, err)
 	}
 	if err := checkList("file", r.Files); err != nil {
 		return nil, err

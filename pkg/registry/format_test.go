@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"sluice/pkg/envelope/envelopetest"
 	"sluice/pkg/registry"
 )
 
@@ -144,6 +145,17 @@ func TestReceiptProvenance(t *testing.T) {
 		text := strings.Replace(good()["receipt"], `{"path":"release.json"`, extra+`{"path":"release.json"`, 1)
 		if _, err := registry.Parsers()["receipt"]([]byte(text)); (err == nil) != ok {
 			t.Errorf("%d provenance objects: %v", n+2, err)
+		}
+	}
+}
+
+// TestFormatTricks: every place of every object, in every spelling that another JSON parser takes.
+func TestFormatTricks(t *testing.T) {
+	for kind, text := range good() {
+		for _, trick := range envelopetest.Tricks([]byte(text)) {
+			if _, err := registry.Parsers()[kind](trick.JSON); !errors.Is(err, registry.ErrCorrupt) {
+				t.Errorf("%s, %s: %v\n%.300q", kind, trick.Name, err, trick.JSON)
+			}
 		}
 	}
 }
