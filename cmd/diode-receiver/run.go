@@ -82,7 +82,8 @@ func runDaemon(ctx context.Context, s cli.Streams, cfg receiver.Config, progress
 }
 
 // The soft limits of the two processes: the collector works more often before they grow beyond. The daemon's largest is the envelope
-// of a release of 100,000 files, of which it holds 110 MiB at a time; the front's are the buffers of its sockets, 32 MiB.
+// of a release of 100,000 files, of which it holds 110 MiB at a time; the front's are the buffers of its sockets, 2 MiB of
+// which are touched where datagrams come in aggregates, and 8 at most.
 const (
 	daemonMemory = 144 << 20
 	frontMemory  = 80 << 20

@@ -13,6 +13,7 @@
 //	blast.go     what the sockets alone carry
 //	peers.go     the others
 //	drive.go     how each of them is driven
+//	compare.go   sets of binaries, in turn
 //	results.go   the table, and bench/results.json
 package main
 
@@ -37,6 +38,9 @@ type options struct {
 	files            int
 	rows             string
 	only             string
+	compare, row     string
+	rate             string
+	times            int
 }
 
 // bench is one run.
@@ -59,6 +63,10 @@ func main() {
 	flag.IntVar(&o.files, "files", 0, "number of small files of one more transfer")
 	flag.StringVar(&o.rows, "rows", "", "measure only this and keep the other results: lanes or audit")
 	flag.StringVar(&o.only, "only", "", "write nothing but transfers, growth, lanes, audit, peers, or the peer of a name; empty: all")
+	flag.StringVar(&o.compare, "compare", "", "measure one row with the binaries of these directories in turn, as bin,/tmp/old, and nothing else")
+	flag.StringVar(&o.row, "row", "1500,10,auto", "MTU, percent of repair and GSO of a comparison")
+	flag.StringVar(&o.rate, "rate", "7Gbit", "rate of a comparison")
+	flag.IntVar(&o.times, "times", 5, "turns of a comparison")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // so that nothing is left behind
 	defer stop()
@@ -87,6 +95,9 @@ func run(ctx context.Context, o options) (err error) {
 	fmt.Printf("%d CPUs, %s, %s, files on %s\n\n", runtime.NumCPU(), kernel(), b.place.name, dir)
 	if err := b.Setup(ctx); err != nil {
 		return err
+	}
+	if o.compare != "" {
+		return b.compare(ctx)
 	}
 	switch o.rows {
 	case "lanes":
