@@ -20,8 +20,9 @@ const RoleHeartbeat = "heartbeat"
 const (
 	snapshotType = "sluice-snapshot-v1"
 
-	// MaxSnapshot is the cap on the payload of a snapshot, in bytes: 8,192 releases of 130 bytes, less than 1 MiB in base64.
-	MaxSnapshot = 3 << 18
+	// MaxSnapshot is the cap on the payload of a snapshot, in bytes: 8,192 releases of at most 280 bytes and 1,024 orders, less than 4 MiB
+	// in base64.
+	MaxSnapshot = 5 << 19
 	// MaxOrders is the number of orders in a bulletin.
 	MaxOrders = 1024
 	// MaxCurrent is the number of releases in a snapshot.
