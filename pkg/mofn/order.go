@@ -494,6 +494,19 @@ func (s *Standing) Barred(p *Policy, id KeyID) (why string, barred bool) {
 	if who, _, ok := p.OfficerOf(id); ok {
 		names[KindOfficer] = []string{who}
 	}
+	return s.named(names)
+}
+
+// BarredKey is Barred for a key that no person holds, as a heartbeat key.
+func (s *Standing) BarredKey(key *PublicKey) (why string, barred bool) {
+	if s == nil {
+		return "", false
+	}
+	return s.named(map[string][]string{KindKey: {key.ID().String()}, KindHalf: halfNames(key)})
+}
+
+// named finds a stop or a revocation of one of the names.
+func (s *Standing) named(names map[string][]string) (why string, is bool) {
 	for _, kind := range []string{KindOfficer, KindKey, KindHalf} {
 		for _, name := range names[kind] {
 			if s.revoked(kind, name) {
