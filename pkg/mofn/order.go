@@ -75,10 +75,7 @@ type orderWire struct {
 
 // Marshal gives the payload in strict canonical JSON. It refuses (ErrOrder) whatever ParseOrder would refuse.
 func (o *Order) Marshal() ([]byte, error) {
-	payload, err := encodeCanonical(orderWire{
-		Type: orderType, Root: o.Root, Action: o.Action, Kind: o.Kind, Target: o.Target, Lifts: orEmpty(o.Lifts),
-		Officer: o.Officer, Role: o.Role, At: o.At, Reason: o.Reason,
-	})
+	payload, err := encodeCanonical(o.wire())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOrder, err)
 	}
@@ -86,6 +83,13 @@ func (o *Order) Marshal() ([]byte, error) {
 		return nil, err
 	}
 	return payload, nil
+}
+
+func (o *Order) wire() orderWire {
+	return orderWire{
+		Type: orderType, Root: o.Root, Action: o.Action, Kind: o.Kind, Target: o.Target, Lifts: orEmpty(o.Lifts),
+		Officer: o.Officer, Role: o.Role, At: o.At, Reason: o.Reason,
+	}
 }
 
 // OrderID is the id of an order: the SHA-256 of its payload, in hexadecimal.

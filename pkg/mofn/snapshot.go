@@ -84,10 +84,7 @@ type snapshotWire struct {
 
 // Marshal gives the payload in strict canonical JSON. It refuses (ErrSnapshot) whatever ParseSnapshot would refuse.
 func (s *Snapshot) Marshal() ([]byte, error) {
-	payload, err := encodeCanonical(snapshotWire{
-		Type: snapshotType, Site: s.Site, Root: s.Root, Counter: s.Counter, Interval: s.Interval, At: s.At, Trust: s.Trust,
-		Orders: orEmpty(s.Orders), Releases: orEmpty(s.Releases), Log: s.Log,
-	})
+	payload, err := encodeCanonical(s.wire())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSnapshot, err)
 	}
@@ -95,6 +92,13 @@ func (s *Snapshot) Marshal() ([]byte, error) {
 		return nil, err
 	}
 	return payload, nil
+}
+
+func (s *Snapshot) wire() snapshotWire {
+	return snapshotWire{
+		Type: snapshotType, Site: s.Site, Root: s.Root, Counter: s.Counter, Interval: s.Interval, At: s.At, Trust: s.Trust,
+		Orders: orEmpty(s.Orders), Releases: orEmpty(s.Releases), Log: s.Log,
+	}
 }
 
 // ParseSnapshot reads a payload: strict canonical JSON and every rule of bulletin.md section 2 that needs nothing else. It does
