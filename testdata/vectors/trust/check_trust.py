@@ -554,7 +554,12 @@ def check_first(folder):
 
 
 def check_successor(file, before, old):
-    d = decode(file.read_bytes(), DSSE)
+    check_next(file.read_bytes(), before, old)
+
+
+def check_next(raw, before, old):
+    """The DSSE envelope of the version after old, whose payload is before."""
+    d = decode(raw, DSSE)
     payload = unbase64(d["payload"])
     need(d["payloadType"] == TRUST_TYPE, "payload type")
     new = read_trust(payload)
