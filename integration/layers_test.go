@@ -52,7 +52,7 @@ func arrows() map[string][]string {
 
 		// What is known of trust over time, and the form in which it travels.
 		"internal/bulletin": {"pkg/envelope", "pkg/mofn"},
-		"internal/site":     {"internal/bulletin", "internal/durable", "internal/trust", "pkg/envelope", "pkg/mofn"},
+		"internal/site":     {"internal/bulletin", "internal/console", "internal/durable", "internal/trust", "pkg/envelope", "pkg/mofn"},
 
 		// It asks the host as the link does, with the link's own probes, and prints for a person.
 		"internal/doctor": {"internal/console", "internal/link"},

@@ -215,7 +215,7 @@ func (in *reader) section(b *Bulletin, typ byte, name string, size int64) error 
 		b.Trust = append(b.Trust, body)
 	case typeProof:
 		old, err := strconv.ParseInt(name, 10, 64)
-		if err != nil || proofName(old) != name || old < 0 {
+		if err != nil || proofName(old) != name || old < 0 || len(name) != len(proofName(0)) {
 			return fmt.Errorf("%w: a proof named %+q: its old size as 12 digits is wanted (section 1)", ErrFormat, name)
 		}
 		b.Proofs = append(b.Proofs, Proof{old, body})

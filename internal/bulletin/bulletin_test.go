@@ -60,7 +60,7 @@ func whole(t testing.TB) []part {
 		{1, 0, "", w.Snapshot(w.Says(1, [][]byte{first, second}, nil))},
 		{2, 0, "000001", first}, {2, 0, "000002", second},
 		{3, 0, orders[0].ID, orders[0].Data}, {3, 0, orders[1].ID, orders[1].Data},
-		{4, 0, "", []byte("proof\n")},
+		{4, 0, "000000000000", []byte("proof\n")}, {4, 0, "000000000012", []byte("proof of 12\n")},
 	}
 }
 
@@ -77,7 +77,7 @@ func TestRead(t *testing.T) {
 			continue
 		}
 		want := &bulletin.Bulletin{
-			Snapshot: parts[0].body, Trust: [][]byte{parts[1].body, parts[2].body}, Proof: parts[5].body,
+			Snapshot: parts[0].body, Trust: [][]byte{parts[1].body, parts[2].body}, Proofs: []bulletin.Proof{{Old: 0, Text: parts[5].body}, {Old: 12, Text: parts[6].body}},
 			Orders: []bulletin.Order{{ID: parts[3].name, Data: parts[3].body}, {ID: parts[4].name, Data: parts[4].body}},
 		}
 		if diff := cmp.Diff(want, b); diff != "" {
@@ -88,7 +88,7 @@ func TestRead(t *testing.T) {
 		}
 	}
 	small, err := bulletin.Read(bytes.NewReader(stream(parts[0], parts[1])))
-	if err != nil || small.Orders != nil || small.Proof != nil {
+	if err != nil || small.Orders != nil || small.Proofs != nil {
 		t.Errorf("without orders and proof: %v", err)
 	}
 }
@@ -151,10 +151,16 @@ func TestReadRefused(t *testing.T) {
 		{"order too large", alone(part{3, 0, p[3].name, make([]byte, 64<<10+1)}), "1 to 65536"},
 		{"order that is a trust object", alone(part{3, 0, p[3].name, p[1].body}), "this is no order"},
 		{"order that is noise", alone(part{3, 0, p[3].name, []byte("noise")}), "order"},
-		{"two proofs", stream(p[0], p[1], p[5], p[5]), "second one"},
-		{"proof with a name", alone(part{4, 0, "a", p[5].body}), "named"},
-		{"proof empty", alone(part{4, 0, "", nil}), "of 0 bytes"},
-		{"proof too large", alone(part{4, 0, "", make([]byte, 256<<10+1)}), "1 to 262144"},
+		{"a proof twice", stream(p[0], p[1], p[5], p[5]), "does not come after"},
+		{"proofs out of order", stream(p[0], p[1], p[6], p[5]), "does not come after"},
+		{"65 proofs", stream(append([]part{p[0], p[1]}, proofs(65)...)...), "too many"},
+		{"proof without a name", alone(part{4, 0, "", p[5].body}), "old size"},
+		{"proof of a number in 11 digits", alone(part{4, 0, "00000000012", p[5].body}), "old size"},
+		{"proof of a number with a sign", alone(part{4, 0, "+00000000012", p[5].body}), "old size"},
+		{"proof of a negative number", alone(part{4, 0, "-00000000012", p[5].body}), "old size"},
+		{"proof with a word for a name", alone(part{4, 0, "a", p[5].body}), "old size"},
+		{"proof empty", alone(part{4, 0, "000000000000", nil}), "of 0 bytes"},
+		{"proof too large", alone(part{4, 0, "000000000000", make([]byte, 256<<10+1)}), "1 to 262144"},
 		{"unknown section", alone(part{5, 0, "", []byte("x")}), "type 5"},
 		{"section 255", alone(part{255, 0, "", []byte("x")}), "type 255"},
 		{"reserved byte", alone(part{4, 1, "", []byte("x")}), "reserved"},
@@ -258,7 +264,9 @@ func TestBytesRefuses(t *testing.T) {
 		"a misnamed one": func(b *bulletin.Bulletin) {
 			b.Orders = []bulletin.Order{{ID: strings.Repeat("0", 64), Data: stop.Data}}
 		},
-		"an empty proof": func(b *bulletin.Bulletin) { b.Proof = []byte{} },
+		"an empty proof":       func(b *bulletin.Bulletin) { b.Proofs = []bulletin.Proof{{Old: 1}} },
+		"a proof from below 0": func(b *bulletin.Bulletin) { b.Proofs = []bulletin.Proof{{Old: -1, Text: []byte("x")}} },
+		"a proof of 13 digits": func(b *bulletin.Bulletin) { b.Proofs = []bulletin.Proof{{Old: 1e12, Text: []byte("x")}} },
 	} {
 		b := good()
 		spoil(b)
@@ -293,9 +301,10 @@ func TestMatches(t *testing.T) {
 		{"another version 2", func(b *bulletin.Bulletin, _ *mofn.Snapshot) { b.Trust = [][]byte{first, other} }, "the chain ends with"},
 		{"no chain", func(b *bulletin.Bulletin, _ *mofn.Snapshot) { b.Trust = nil }, "no trust object"},
 		{"a last version that does not read", func(b *bulletin.Bulletin, _ *mofn.Snapshot) { b.Trust = [][]byte{first, []byte("{}")} }, "trust object 2"},
-		{"a proof that the snapshot does not name", func(b *bulletin.Bulletin, _ *mofn.Snapshot) { b.Proof = []byte("x") }, "proof"},
-		{"a log without its proof", func(_ *bulletin.Bulletin, s *mofn.Snapshot) { s.Log.Size = 1 }, "proof"},
-		{"a log and its proof", func(b *bulletin.Bulletin, s *mofn.Snapshot) { s.Log.Size, b.Proof = 1, []byte("x") }, ""},
+		{"a proof that the snapshot does not name", func(b *bulletin.Bulletin, _ *mofn.Snapshot) { b.Proofs = []bulletin.Proof{{Text: []byte("x")}} }, "proof"},
+		{"a log and its proof", func(b *bulletin.Bulletin, s *mofn.Snapshot) {
+			s.Log.Size, b.Proofs = 1, []bulletin.Proof{{Text: []byte("x")}}
+		}, ""},
 	} {
 		s := w.Says(1, chain, orders)
 		b := w.Bulletin(1, chain, orders)
@@ -307,6 +316,13 @@ func TestMatches(t *testing.T) {
 	}
 }
 
+func proofs(n int) (out []part) {
+	for i := range n {
+		out = append(out, part{4, 0, fmt.Sprintf("%012d", i), []byte("x")})
+	}
+	return out
+}
+
 func stop64(n int) string { return fmt.Sprintf("%064x", n) }
 
 // FuzzRead: no bytes make it panic, or take what it would not write.
@@ -315,7 +331,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(stream(p...))
 	f.Add(stream(p[0], p[1]))
 	f.Add(stream(p[1], p[0]))
-	f.Add(stream(part{1, 0, "", []byte("s")}, part{2, 0, "000001", []byte("t")}, part{4, 0, "", []byte("p")}))
+	f.Add(stream(part{1, 0, "", []byte("s")}, part{2, 0, "000001", []byte("t")}, part{4, 0, "000000000007", []byte("p")}))
 	f.Add(stream(part{1, 0, "", []byte("s")}, part{2, 0, "000001", []byte("t")})[:60])
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := bulletin.Read(bytes.NewReader(data))

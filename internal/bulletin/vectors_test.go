@@ -87,7 +87,7 @@ func (s *scene) parts(snapshot []byte, orders ...[]byte) []part {
 	for _, o := range s.Sorted(orders) {
 		out = append(out, part{3, 0, o.ID, o.Data})
 	}
-	return append(out, part{4, 0, "", []byte("a consistency proof\n")})
+	return append(out, part{4, 0, "000000000000", []byte("a consistency proof\n")}, part{4, 0, "000000000007", []byte("another\n")})
 }
 
 // whole is a bulletin whose snapshot was edited before it was signed, or whose sections were after.
@@ -150,13 +150,14 @@ func vectors(t testing.TB) map[string]vector {
 	forged := s.Next(s.first, nil, "alice", "dave")
 	// The container is refused before anybody looks into it.
 	tiny := func(spoil func([]part) []part) []byte {
-		return stream(spoil([]part{{1, 0, "", []byte("s")}, {2, 0, "000001", []byte("one")}, {2, 0, "000002", []byte("two")}, {4, 0, "", []byte("p")}})...)
+		return stream(spoil([]part{{1, 0, "", []byte("s")}, {2, 0, "000001", []byte("one")}, {2, 0, "000002", []byte("two")}, {4, 0, "000000000000", []byte("p")}})...)
 	}
 	small := tiny(func(all []part) []part { return all })
 	other := s.Next(s.first, func(o *mofn.Trust) { o.Created = "2026-05-01T00:00:00Z" })
 	return map[string]vector{
 		"good-small":       {data: stream(part{1, 0, "", s.Snapshot(s.Says(1, [][]byte{s.first}, nil))}, part{2, 0, "000001", s.first})},
 		"good-full":        {data: good},
+		"good-no-proof":    {data: s.whole(nil, func(all []part) []part { return all[:6] })},
 		"good-second-key":  {data: s.whole(nil, put(0, part{1, 0, "", s.Snapshot(s.says(), "heartbeat-2")}))},
 		"good-one-order":   {data: stream(part{1, 0, "", s.Snapshot(s.Says(7, [][]byte{s.first}, s.orders[:1]))}, part{2, 0, "000001", s.first}, part{3, 0, s.Sorted(s.orders[:1])[0].ID, s.orders[0]})},
 		"bad-magic":        {append([]byte("SLUICE\x01\n"), small[8:]...), "container", "magic"},
@@ -168,7 +169,8 @@ func vectors(t testing.TB) map[string]vector {
 		"bad-order-place":  {tiny(swap(2, 3)), "container", "type 2 after one of type 4"},
 		"bad-order-sorted": {s.whole(nil, swap(3, 4)), "container", "does not come after"},
 		"bad-reserved":     {tiny(func(all []part) []part { all[0].reserved = 1; return all }), "container", "reserved"},
-		"bad-empty-proof":  {tiny(put(3, part{4, 0, "", nil})), "container", "0 bytes"},
+		"bad-empty-proof":  {tiny(put(3, part{4, 0, "000000000000", nil})), "container", "0 bytes"},
+		"bad-proof-name":   {tiny(put(3, part{4, 0, "", []byte("p")})), "container", "old size"},
 		"bad-type":         {tiny(put(3, part{5, 0, "", []byte("x")})), "container", "type 5"},
 		"bad-order-name":   {s.whole(nil, func(all []part) []part { all[5].name = strings.Repeat("f", 64); return all }), "container", "in section"},
 
@@ -202,7 +204,6 @@ func vectors(t testing.TB) map[string]vector {
 		"bad-match-put-in":      {s.whole(func(n *mofn.Snapshot) { n.Orders = n.Orders[1:] }, nil), "match", "put one in"},
 		"bad-match-version":     {s.whole(func(n *mofn.Snapshot) { n.Trust.Version = 3 }, nil), "match", "names version 3"},
 		"bad-match-fingerprint": {s.whole(nil, put(2, part{2, 0, "000002", other})), "match", "the chain ends with"},
-		"bad-match-no-proof":    {s.whole(nil, drop(6)), "match", "proof"},
 		"bad-match-proof":       {s.whole(func(n *mofn.Snapshot) { n.Log = mofn.LogRef{} }, nil), "match", "proof"},
 	}
 }

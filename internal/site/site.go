@@ -64,8 +64,8 @@ const (
 	stateFile    = "site.json"
 	maxFile      = 8 << 20
 
-	// maxChain is the cap on all versions together, in bytes: what 1,024 orders, a snapshot and a proof leave of a bulletin.
-	maxChain = 40 << 20
+	// maxChain is the cap on all versions together, in bytes: what 1,024 orders, a snapshot and the proofs leave of a bulletin.
+	maxChain = 32 << 20
 )
 
 // Options are what Open takes.
