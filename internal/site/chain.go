@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"sluice/internal/bulletin"
-	"sluice/internal/durable"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -72,7 +71,7 @@ func (s *Site) addTrust(data []byte, now time.Time) (news bool, err error) {
 		return false, fmt.Errorf("%w: %w", ErrChain, err)
 	}
 	if err := s.change(func() error {
-		if err := durable.WriteFile(s.dir, chainName(n), data, 0o600); err != nil {
+		if err := s.write(s.dir, chainName(n), data, 0o600); err != nil {
 			return err
 		}
 		s.state.Arrived[next.fingerprint()] = now.UTC().Round(0)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"sluice/internal/bulletin"
-	"sluice/internal/durable"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -123,7 +122,7 @@ func (s *Site) takeSnapshot(b *bulletin.Bulletin, now time.Time) (*mofn.Snapshot
 // note puts a snapshot on stable storage, and then takes it for the last.
 func (s *Site) note(snap *signedSnapshot, data []byte, now time.Time) error {
 	return s.change(func() error {
-		if err := durable.WriteFile(s.dir, snapshotFile, data, 0o600); err != nil {
+		if err := s.write(s.dir, snapshotFile, data, 0o600); err != nil {
 			return err
 		}
 		s.state.Generation, s.state.Counter = snap.generation, snap.Counter
@@ -353,7 +352,7 @@ func (s *Site) Fresh(now time.Time) Freshness {
 		return f
 	case s.snapshot == nil:
 		f.State = Unheard
-		f.Text = fmt.Sprintf("no snapshot ever came; this process listens for %s", round(f.Age))
+		f.Text = fmt.Sprintf("no snapshot by a key that counts came; this process listens for %s", round(f.Age))
 		return f
 	}
 	s.judgeFresh(&f, now)

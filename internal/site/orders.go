@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"sluice/internal/bulletin"
-	"sluice/internal/durable"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
 )
@@ -74,7 +73,7 @@ func (s *Site) addOrder(o bulletin.Order) (accepted mofn.SignedOrder, news bool,
 	if err := s.room(unknown); err != nil && !known {
 		return accepted, false, err
 	}
-	if err := durable.WriteFile(s.dir, ordersDir+"/"+o.ID+".json", o.Data, 0o600); err != nil {
+	if err := s.write(s.dir, ordersDir+"/"+o.ID+".json", o.Data, 0o600); err != nil {
 		return accepted, false, err
 	}
 	if unknown {

@@ -75,11 +75,17 @@ type Options struct {
 	FirstData  []byte       // its DSSE envelope
 	Quarantine time.Duration
 	Now        time.Time // with a reading of the monotonic clock
+
+	write writer // nil: durable.WriteFile
 }
+
+// writer is durable.WriteFile, or one that fails, in tests.
+type writer func(dir *os.Root, name string, data []byte, perm fs.FileMode) error
 
 // Site is safe for concurrent use.
 type Site struct {
 	dir        *os.Root
+	write      writer
 	quarantine time.Duration
 	root       string    // fingerprint of version 1
 	started    time.Time // monotonic
@@ -182,7 +188,10 @@ func blank(opt Options) (*Site, error) {
 	if v := opt.First.Object.Version; v != 1 {
 		return nil, fmt.Errorf("%w: the configuration names version %d as the first trust object; give it version 1, the later ones come by themselves", ErrChain, v)
 	}
-	s := &Site{dir: opt.Dir, quarantine: opt.Quarantine, started: opt.Now, root: first.fingerprint()}
+	s := &Site{dir: opt.Dir, write: opt.write, quarantine: opt.Quarantine, started: opt.Now, root: first.fingerprint()}
+	if s.write == nil {
+		s.write = durable.WriteFile
+	}
 	s.chain, s.orders = []version{first}, map[string]order{}
 	s.floor(first.created())
 	return s, nil
@@ -376,7 +385,7 @@ func (s *Site) save() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(s.dir, stateFile, b, 0o600)
+	return s.write(s.dir, stateFile, b, 0o600)
 }
 
 // floor raises the clock floor. The caller saves.
