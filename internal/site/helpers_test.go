@@ -53,7 +53,9 @@ func newLab(t testing.TB, edit func(*mofn.Trust)) *lab {
 // quick opens it anew with files that are not synced: for many of them.
 func (l *lab) quick() {
 	l.t.Helper()
-	l.write = func(dir *os.Root, name string, data []byte, perm fs.FileMode) error { return dir.WriteFile(name, data, perm) }
+	l.write = func(dir *os.Root, name string, data []byte, perm fs.FileMode) error {
+		return dir.WriteFile(name, data, perm)
+	}
 	l.reopen()
 }
 
