@@ -33,7 +33,7 @@ const (
 	MaxTrust     = 256
 	MaxOrders    = mofn.MaxOrders
 	MaxProofs    = 64
-	maxSnapshot  = 1 << 20
+	maxSnapshot  = 4 << 20
 	maxTrustBody = 8 << 20
 	maxOrderBody = 64 << 10
 	maxProof     = 256 << 10
@@ -151,7 +151,10 @@ func Read(r io.Reader) (*Bulletin, error) {
 			return nil, err
 		}
 		if typ == typeEnd && name == "" {
-			return b, in.end(b, size, digest.Sum(nil)) // the header of the end is under the digest
+			if err := in.end(b, size, digest.Sum(nil)); err != nil { // the header of the end is under the digest
+				return nil, err
+			}
+			return b, nil
 		}
 		if typ < last || typ == typeEnd || typ > typeProof {
 			return nil, fmt.Errorf("%w: a section of type %d after one of type %d: want snapshot, trust objects, orders, proofs, end (section 1)", ErrFormat, typ, last)
@@ -212,7 +215,7 @@ func (in *reader) section(b *Bulletin, typ byte, name string, size int64) error 
 		b.Trust = append(b.Trust, body)
 	case typeProof:
 		old, err := strconv.ParseInt(name, 10, 64)
-		if err != nil || proofName(old) != name || old < 0 {
+		if err != nil || proofName(old) != name || old < 0 || len(name) != len(proofName(0)) {
 			return fmt.Errorf("%w: a proof named %+q: its old size as 12 digits is wanted (section 1)", ErrFormat, name)
 		}
 		b.Proofs = append(b.Proofs, Proof{old, body})
@@ -259,8 +262,10 @@ func (in *reader) end(b *Bulletin, size int64, want []byte) error {
 	if !bytes.Equal(sum, want) {
 		return fmt.Errorf("%w: its bytes have the SHA-256 %x, its end says %x: damaged", ErrFormat, want, sum)
 	}
-	if n, err := io.ReadFull(in.r, make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
-		return errors.Join(fmt.Errorf("%w: bytes after the end (section 1)", ErrFormat), ignoreEOF(err))
+	if n, err := io.ReadFull(in.r, make([]byte, 1)); n > 0 {
+		return fmt.Errorf("%w: bytes after the end (section 1)", ErrFormat)
+	} else if !errors.Is(err, io.EOF) {
+		return err
 	}
 	if b.Snapshot == nil || len(b.Trust) == 0 {
 		return fmt.Errorf("%w: no snapshot, or no trust object (section 1)", ErrFormat)
@@ -268,16 +273,16 @@ func (in *reader) end(b *Bulletin, size int64, want []byte) error {
 	return nil
 }
 
-func ignoreEOF(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
-	}
-	return err
-}
-
-// Matches checks that the stream holds exactly what its snapshot names: these orders, this log, and a chain of this length. The last
-// trust object's fingerprint is for who verifies the chain.
+// Matches checks that the stream holds exactly what its snapshot names: these orders, this log, and a chain that ends with this trust
+// object. Whether the chain verifies is for who has the first one.
 func (b *Bulletin) Matches(s *mofn.Snapshot) error {
+	if len(b.Trust) == 0 {
+		return fmt.Errorf("%w: no trust object", ErrFormat)
+	}
+	last, err := envelope.ParseDSSE(b.Trust[len(b.Trust)-1], maxTrustBody)
+	if err != nil {
+		return fmt.Errorf("%w: trust object %d: %w", ErrFormat, len(b.Trust), err)
+	}
 	ids := make([]string, len(b.Orders))
 	for i, o := range b.Orders {
 		ids[i] = o.ID
@@ -287,6 +292,8 @@ func (b *Bulletin) Matches(s *mofn.Snapshot) error {
 		return fmt.Errorf("%w: the snapshot names the orders %s, here are %s: somebody left one out, or put one in", ErrFormat, few(s.Orders), few(ids))
 	case int64(len(b.Trust)) != s.Trust.Version:
 		return fmt.Errorf("%w: the snapshot names version %d of the trust object, here are %d", ErrFormat, s.Trust.Version, len(b.Trust))
+	case fmt.Sprintf("%x", mofn.Fingerprint(last.Payload)) != s.Trust.Fingerprint:
+		return fmt.Errorf("%w: the snapshot names the trust object %s, the chain ends with %x", ErrFormat, s.Trust.Fingerprint, mofn.Fingerprint(last.Payload))
 	case len(b.Proofs) > 0 && s.Log == mofn.LogRef{}:
 		return fmt.Errorf("%w: there are proofs of a log, and the snapshot names none", ErrFormat)
 	}

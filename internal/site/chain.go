@@ -5,10 +5,10 @@ package site
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"sluice/internal/bulletin"
-	"sluice/internal/durable"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -42,8 +42,8 @@ func (s *Site) successor(data []byte) (version, error) {
 	return version{store, data}, nil
 }
 
-// AddTrust takes the DSSE envelope of a trust object. One that is here already is no news. Errors: ErrFork, ErrGap, ErrChain, ErrFull, and
-// those of the disk; nothing was kept then (CVE-2020-15163).
+// AddTrust takes the DSSE envelope of a trust object into quarantine; Tick puts it into effect. One that is here already is no news.
+// Errors: ErrFork, ErrGap, ErrChain, ErrFull, and those of the disk; it counts nothing then (CVE-2020-15163).
 func (s *Site) AddTrust(data []byte, now time.Time) (news bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,42 +63,50 @@ func (s *Site) addTrust(data []byte, now time.Time) (news bool, err error) {
 		s.gap = max(s.gap, int64(n))
 		return false, fmt.Errorf("%w: this is version %d, the newest here is %d", ErrGap, n, len(s.chain))
 	}
-	if n > bulletin.MaxTrust {
-		return false, fmt.Errorf("%w: a chain has at most %d versions: begin a new one by hand", ErrFull, bulletin.MaxTrust)
+	if size := s.chainSize() + len(data); n > bulletin.MaxTrust || size > maxChain {
+		return false, fmt.Errorf("%w: a chain has at most %d versions and %d bytes, this would be %d and %d: begin a new one by hand", ErrFull, bulletin.MaxTrust, maxChain, n, size)
 	}
 	next, err := s.successor(data)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrChain, err)
 	}
-	if err := durable.WriteFile(s.dir, chainName(n), data, 0o600); err != nil {
+	if err := s.change(func() error {
+		if err := s.write(s.dir, chainName(n), data, 0o600); err != nil {
+			return err
+		}
+		s.state.Arrived[next.fingerprint()] = now.UTC().Round(0)
+		s.chain = append(s.chain, next)
+		s.floor(next.created())
+		return s.save()
+	}); err != nil {
 		return false, err
 	}
-	s.state.Arrived[next.fingerprint()] = now.UTC().Round(0)
-	s.chain = append(s.chain, next)
-	s.floor(next.created())
 	if s.gap <= int64(len(s.chain)) {
 		s.gap = 0
 	}
-	if err := s.save(); err != nil {
-		return false, err
+	return true, nil
+}
+
+func (s *Site) chainSize() (size int) {
+	for _, v := range s.chain {
+		size += len(v.data)
 	}
-	_, err = s.activate(now)
-	return true, err
+	return size
 }
 
 // place finds where a payload belongs: known says that this very payload is in the chain. n is its version by its own word, which nobody
 // signed yet: it decides which refusal is given, and nothing else.
 func (s *Site) place(d *envelope.DSSE) (known bool, n int, err error) {
+	fp := mofn.Fingerprint(d.Payload)
+	if i := slices.IndexFunc(s.chain, func(v version) bool { return v.store.Fingerprint == fp }); i >= 0 {
+		return true, i + 1, nil
+	}
 	t, err := mofn.ParseTrust(d.Payload)
 	if err != nil {
 		return false, 0, fmt.Errorf("%w: %w", ErrChain, err)
 	}
 	if t.Version > int64(len(s.chain)) {
 		return false, int(min(t.Version, bulletin.MaxTrust+1)), nil
-	}
-	have := s.chain[t.Version-1]
-	if have.store.Fingerprint == mofn.Fingerprint(d.Payload) {
-		return true, int(t.Version), nil
 	}
 	return false, int(t.Version), s.contradiction(t.Version, d)
 }
@@ -115,14 +123,9 @@ func (s *Site) contradiction(v int64, d *envelope.DSSE) error {
 	return fmt.Errorf("%w: %w", ErrFork, what)
 }
 
-// due is the index of the version in effect at a time: each after the first takes effect when its quarantine is over, one after the
-// other.
-func (s *Site) due(now time.Time) int {
-	i := 0
-	for i+1 < len(s.chain) && !now.Before(s.effectAt(i+1)) {
-		i++
-	}
-	return i
+// due reports whether the quarantine of the next version is over: each takes effect after the other.
+func (s *Site) due(now time.Time) bool {
+	return s.effect+1 < len(s.chain) && !now.Before(s.effectAt(s.effect+1))
 }
 
 func (s *Site) effectAt(i int) time.Time {
@@ -137,24 +140,29 @@ func (s *Site) Tick(now time.Time) ([]*trust.Store, error) {
 }
 
 func (s *Site) activate(now time.Time) (taken []*trust.Store, err error) {
-	if _, stopped := s.standing.Everything(); stopped {
-		return nil, nil // a stop of everything overtakes a version in quarantine: that is what quarantine is for
-	}
-	for due := s.due(now); s.effect < due; {
-		s.effect++
-		taken = append(taken, s.chain[s.effect].store)
-		// Orders are accepted under the version in effect, so each version has its look at those that no key was known for.
-		if err := s.retry(); err != nil {
-			return taken, err
+	err = s.change(func() error {
+		for s.due(now) {
+			if _, stopped := s.standing.Everything(); stopped {
+				break // a stop of everything overtakes a version in quarantine: that is what quarantine is for
+			}
+			s.effect++
+			taken = append(taken, s.chain[s.effect].store)
+			// Orders are accepted under the version in effect, so each version has its look at those that no key was known for.
+			s.retry()
+			if err := s.judge(); err != nil {
+				return err
+			}
 		}
+		if len(taken) == 0 {
+			return nil
+		}
+		s.forget()
+		return s.save()
+	})
+	if err != nil {
+		return nil, err
 	}
-	if len(taken) == 0 {
-		return nil, nil
-	}
-	if err := s.save(); err != nil {
-		return taken, err
-	}
-	return taken, s.judge()
+	return taken, nil
 }
 
 // Confirm ends the quarantine of the next version now: a person at this console compared its fingerprint with the paper record.
@@ -168,15 +176,18 @@ func (s *Site) Confirm(fingerprint string, now time.Time) (*trust.Store, error) 
 	if next.fingerprint() != fingerprint {
 		return nil, fmt.Errorf("%w: the next version is %d with the fingerprint %s, not %q", ErrChain, next.store.Object.Version, next.fingerprint(), fingerprint)
 	}
-	s.state.Arrived[fingerprint] = now.UTC().Round(0).Add(-s.quarantine)
-	taken, err := s.activate(now)
+	err := s.change(func() error {
+		s.state.Arrived[fingerprint] = now.UTC().Round(0).Add(-s.quarantine)
+		taken, err := s.activate(now)
+		if err == nil && len(taken) == 0 {
+			return fmt.Errorf("%w: a stop of everything stands: nothing takes effect", ErrChain)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	if len(taken) == 0 {
-		return nil, fmt.Errorf("%w: a stop of everything stands: nothing takes effect", ErrChain)
-	}
-	return next.store, s.save()
+	return next.store, nil
 }
 
 // Waiting gives the versions in quarantine.
@@ -193,15 +204,21 @@ func (s *Site) Waiting() []Pending {
 	return out
 }
 
-// Gap is the version that was seen and cannot be taken because one before it is missing; 0: none.
+// Gap is the version that was seen, or that a snapshot names, and cannot be taken because one before it is missing; 0: none.
 func (s *Site) Gap() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.snapshot != nil && s.snapshot.Trust.Version > int64(len(s.chain)) {
+		return max(s.gap, s.snapshot.Trust.Version)
+	}
 	return s.gap
 }
 
 // addChain takes the whole chain of a bulletin.
 func (s *Site) addChain(chain [][]byte, now time.Time) (news []*trust.Store, err error) {
+	if len(chain) == 0 {
+		return nil, fmt.Errorf("%w: there is none", ErrChain)
+	}
 	first, err := envelope.ParseDSSE(chain[0], maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrChain, err)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"sluice/internal/bulletin"
-	"sluice/internal/durable"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -38,29 +37,16 @@ type Taken struct {
 func (s *Site) Take(b *bulletin.Bulletin, now time.Time) (t Taken, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.effect
 	t.Trust, err = s.addChain(b.Trust, now)
 	if err := s.sort(&t, err); err != nil {
 		return t, err
 	}
-	for _, o := range b.Orders {
-		signed, news, err := s.addOrder(o)
-		if err := s.sort(&t, err); err != nil {
-			return t, err
-		}
-		switch {
-		case !news:
-		case signed.ID == "":
-			t.Strange++
-		default:
-			t.Orders = append(t.Orders, signed)
-		}
-	}
-	if _, err := s.activate(now); err != nil {
+	if err := s.takeOrders(b.Orders, &t); err != nil {
 		return t, err
 	}
-	for i := before + 1; i <= s.effect; i++ {
-		t.Effect = append(t.Effect, s.chain[i].store)
+	// Only now: a stop of everything that came along overtakes what its quarantine lets go.
+	if t.Effect, err = s.activate(now); err != nil {
+		return t, err
 	}
 	snap, err := s.takeSnapshot(b, now)
 	if err := s.sort(&t, err); err != nil {
@@ -70,9 +56,38 @@ func (s *Site) Take(b *bulletin.Bulletin, now time.Time) (t Taken, err error) {
 	return t, nil
 }
 
+// takeOrders takes the orders of a bulletin, all at once.
+func (s *Site) takeOrders(list []bulletin.Order, t *Taken) error {
+	var accepted []mofn.SignedOrder
+	strange := 0
+	err := s.change(func() error {
+		for _, o := range list {
+			signed, news, err := s.addOrder(o)
+			if err := s.sort(t, err); err != nil {
+				return err
+			}
+			switch {
+			case !news:
+			case signed.ID == "":
+				strange++
+			default:
+				accepted = append(accepted, signed)
+			}
+		}
+		if len(accepted) == 0 {
+			return nil
+		}
+		return s.settle()
+	})
+	if err == nil {
+		t.Orders, t.Strange = accepted, strange
+	}
+	return err
+}
+
 // sort puts a refusal into Problems, and gives any other error back.
 func (s *Site) sort(t *Taken, err error) error {
-	for _, refusal := range []error{ErrChain, ErrGap, ErrFork, ErrReplay, ErrFull, mofn.ErrOrder, mofn.ErrSnapshot, bulletin.ErrFormat, envelope.ErrFormat} {
+	for _, refusal := range []error{ErrChain, ErrGap, ErrFork, ErrReplay, ErrRollback, ErrFull, mofn.ErrOrder, mofn.ErrSnapshot, bulletin.ErrFormat, envelope.ErrFormat} {
 		if errors.Is(err, refusal) {
 			t.Problems = append(t.Problems, err)
 			return nil
@@ -82,49 +97,120 @@ func (s *Site) sort(t *Taken, err error) error {
 }
 
 func (s *Site) takeSnapshot(b *bulletin.Bulletin, now time.Time) (*mofn.Snapshot, error) {
-	snap, err := s.verifySnapshot(b.Snapshot)
+	snap, err := s.verifySnapshot(b.Snapshot, s.effect)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.Matches(snap); err != nil {
+	if err := b.Matches(snap.Snapshot); err != nil {
 		return nil, err
 	}
-	if have := s.chain[min(int(snap.Trust.Version), len(s.chain))-1]; int(snap.Trust.Version) <= len(s.chain) && have.fingerprint() != snap.Trust.Fingerprint {
-		return nil, fmt.Errorf("%w: the snapshot names version %d of the trust object as %s, here it is %s", ErrFork, snap.Trust.Version, snap.Trust.Fingerprint, have.fingerprint())
+	if v := snap.Trust.Version; v <= int64(len(s.chain)) && s.chain[v-1].fingerprint() != snap.Trust.Fingerprint {
+		return nil, fmt.Errorf("%w: the snapshot names version %d of the trust object as %s, here it is %s", ErrFork, v, snap.Trust.Fingerprint, s.chain[v-1].fingerprint())
 	}
-	if snap.Counter <= s.state.Counter {
-		return nil, fmt.Errorf("%w: counter %d, the last was %d", ErrReplay, snap.Counter, s.state.Counter)
+	if !s.newer(snap) {
+		return nil, fmt.Errorf("%w: counter %d by the heartbeat key of version %d, the last was %d of version %d", ErrReplay, snap.Counter, snap.generation, s.state.Counter, s.state.Generation)
 	}
-	if err := durable.WriteFile(s.dir, snapshotFile, b.Snapshot, 0o600); err != nil {
+	if err := s.takesBack(snap); err != nil {
 		return nil, err
 	}
-	s.state.Counter = snap.Counter
-	if err := s.save(); err != nil {
+	if err := s.speaks(snap.key); err != nil {
 		return nil, err
 	}
-	s.snapshot, s.advanced = snap, now
-	return snap, nil
+	return snap.Snapshot, s.note(snap, b.Snapshot, now)
 }
 
-// verifySnapshot checks the signature, by a heartbeat key of the trust object in effect or of a later one that verified, and that the
-// snapshot is of this site.
-func (s *Site) verifySnapshot(data []byte) (*mofn.Snapshot, error) {
+// note puts a snapshot on stable storage, and then takes it for the last.
+func (s *Site) note(snap *signedSnapshot, data []byte, now time.Time) error {
+	return s.change(func() error {
+		if err := s.write(s.dir, snapshotFile, data, 0o600); err != nil {
+			return err
+		}
+		s.state.Generation, s.state.Counter = snap.generation, snap.Counter
+		s.snapshot, s.advanced = snap, now
+		return s.save()
+	})
+}
+
+// newer: a key that became a heartbeat key later begins anew, so that a thief who counted up to the end with the old one is got rid of
+// with it; the old one says nothing any more once the new one has spoken.
+func (s *Site) newer(snap *signedSnapshot) bool {
+	if snap.generation != s.state.Generation {
+		return snap.generation > s.state.Generation
+	}
+	return snap.Counter > s.state.Counter
+}
+
+// takesBack: trust objects and orders only become more.
+func (s *Site) takesBack(snap *signedSnapshot) error {
+	if s.snapshot == nil {
+		return nil
+	}
+	if was, is := s.snapshot.Trust.Version, snap.Trust.Version; is < was {
+		return fmt.Errorf("%w: it names version %d of the trust object, the last named %d; was the bastion restored from an old backup?", ErrRollback, is, was)
+	}
+	for _, id := range s.snapshot.Orders {
+		if _, ok := slices.BinarySearch(snap.Orders, id); !ok {
+			return fmt.Errorf("%w: it leaves out the order %s; was the bastion restored from an old backup?", ErrRollback, id)
+		}
+	}
+	return nil
+}
+
+// forget drops the last snapshot when its key is no heartbeat key any more, or is stopped or revoked.
+func (s *Site) forget() {
+	if s.snapshot != nil && s.speaks(s.snapshot.key) != nil {
+		s.snapshot = nil
+	}
+}
+
+// speaks says why the snapshots of a key count nothing.
+func (s *Site) speaks(id mofn.KeyID) error {
+	for _, v := range s.chain[s.effect:] {
+		key, ok := v.store.Object.Heartbeat(id)
+		if !ok {
+			continue
+		}
+		if why, barred := s.standing.BarredKey(key); barred {
+			return fmt.Errorf("%w: %s", mofn.ErrSnapshot, why)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: %v is no heartbeat key any more", mofn.ErrSnapshot, id)
+}
+
+// verifySnapshot checks the signature, by a heartbeat key of the version of the given index or of a later one, and that the snapshot is
+// of this site.
+func (s *Site) verifySnapshot(data []byte, from int) (*signedSnapshot, error) {
 	d, err := envelope.ParseDSSE(data, maxFile)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", mofn.ErrSnapshot, err)
 	}
 	var keys []*mofn.Trust
-	for _, v := range s.chain[s.effect:] {
+	for _, v := range s.chain[from:] {
 		keys = append(keys, v.store.Object)
 	}
 	snap, err := mofn.VerifySnapshot(keys, d.Payload, signaturesOf(d), envelope.PAE(d.PayloadType, d.Payload))
 	if err != nil {
 		return nil, err
 	}
-	if snap.Root != s.Root() {
+	if snap.Root != s.root {
 		return nil, fmt.Errorf("%w: it is of another site (root %s)", mofn.ErrSnapshot, snap.Root)
 	}
-	return snap, nil
+	key, err := mofn.ParseKeyID(d.Signatures[0].KeyID)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", mofn.ErrSnapshot, err)
+	}
+	return &signedSnapshot{Snapshot: snap, key: key, generation: s.generation(key)}, nil
+}
+
+// generation is the first version that has a heartbeat key.
+func (s *Site) generation(key mofn.KeyID) int64 {
+	for _, v := range s.chain {
+		if _, ok := v.store.Object.Heartbeat(key); ok {
+			return v.store.Object.Version
+		}
+	}
+	return 0
 }
 
 // Next is what the bastion puts into its next snapshot beside what this site knows.
@@ -166,20 +252,22 @@ func (s *Site) Make(n Next) (*bulletin.Bulletin, *mofn.Snapshot, error) {
 	if b.Snapshot, err = n.Sign(payload); err != nil {
 		return nil, nil, err
 	}
-	if _, err := s.verifySnapshot(b.Snapshot); err != nil { // receivers would refuse it
+	signed, err := s.verifySnapshot(b.Snapshot, s.effect)
+	if err != nil { // receivers would refuse it
 		return nil, nil, err
 	}
-	if err := durable.WriteFile(s.dir, snapshotFile, b.Snapshot, 0o600); err != nil {
+	if !s.newer(signed) {
+		return nil, nil, fmt.Errorf("%w: the heartbeat key %v of version %d was followed by one of version %d, and says nothing any more", ErrReplay, signed.key, signed.generation, s.state.Generation)
+	}
+	err = s.change(func() error {
+		if n.Log.Size > 0 {
+			s.state.Sizes = remember(s.state.Sizes, n.Log.Size)
+		}
+		return s.note(signed, b.Snapshot, n.Now)
+	})
+	if err != nil {
 		return nil, nil, err
 	}
-	s.state.Counter++
-	if n.Log.Size > 0 {
-		s.state.Sizes = remember(s.state.Sizes, n.Log.Size)
-	}
-	if err := s.save(); err != nil {
-		return nil, nil, err
-	}
-	s.snapshot, s.advanced = snap, n.Now
 	return b, snap, nil
 }
 
@@ -231,7 +319,7 @@ type State string
 // The states.
 const (
 	Unwatched State = "unwatched" // the trust object has no heartbeat key: nobody can tell
-	Unheard   State = "unheard"   // no snapshot ever came
+	Unheard   State = "unheard"   // no snapshot came, or none since the start
 	Fresh     State = "fresh"
 	Stale     State = "stale" // no newer snapshot for three intervals
 	Late      State = "late"  // newer ones come, and speak of long ago
@@ -264,7 +352,7 @@ func (s *Site) Fresh(now time.Time) Freshness {
 		return f
 	case s.snapshot == nil:
 		f.State = Unheard
-		f.Text = fmt.Sprintf("no snapshot ever came; this process listens for %s", round(f.Age))
+		f.Text = fmt.Sprintf("no snapshot by a key that counts came; this process listens for %s", round(f.Age))
 		return f
 	}
 	s.judgeFresh(&f, now)
@@ -288,10 +376,14 @@ func (s *Site) judgeFresh(f *Freshness, now time.Time) {
 	}
 	words := strings.Join(f.Words, " ")
 	switch {
+	case f.Age <= staleAfter*f.Interval && s.advanced.IsZero():
+		// Whoever can hold the link back and have this process start again could otherwise keep it fresh for ever.
+		f.State = Unheard
+		f.Text = fmt.Sprintf("no newer snapshot came since the start %s ago, the last one was %d; words %s", round(f.Age), snap.Counter, words)
 	case f.Age > staleAfter*f.Interval:
 		f.State = Stale
 		f.Text = fmt.Sprintf("STALE: no newer snapshot for %s, one is due every %s; compare the words with the bastion's: %s", round(f.Age), f.Interval, words)
-	case f.Behind > lateAfter*f.Interval && !s.advanced.IsZero():
+	case f.Behind > lateAfter*f.Interval:
 		f.State = Late
 		f.Text = fmt.Sprintf("LATE: snapshots come, and speak of %s ago: somebody delays the link, or a clock is wrong; words %s", round(f.Behind), words)
 	default:
@@ -311,19 +403,23 @@ func round(d time.Duration) time.Duration {
 func (s *Site) Snapshot() *mofn.Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.snapshot
+	if s.snapshot == nil {
+		return nil
+	}
+	return s.snapshot.Snapshot
 }
 
-// Numbers are what only grows here, for the second place.
+// Numbers are what only grows here, for the second place; of Generation and Counter the pair, in this order.
 type Numbers struct {
-	Trust   int64 `json:"trust"`
-	Counter int64 `json:"counter"`
-	Orders  int64 `json:"orders"`
+	Trust      int64 `json:"trust"`
+	Generation int64 `json:"generation"`
+	Counter    int64 `json:"counter"`
+	Orders     int64 `json:"orders"`
 }
 
 // Numbers gives them.
 func (s *Site) Numbers() Numbers {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Numbers{Trust: int64(len(s.chain)), Counter: s.state.Counter, Orders: int64(len(s.state.Under))}
+	return Numbers{Trust: int64(len(s.chain)), Generation: s.state.Generation, Counter: s.state.Counter, Orders: int64(len(s.state.Under))}
 }

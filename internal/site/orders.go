@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"sluice/internal/bulletin"
-	"sluice/internal/durable"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
 )
@@ -34,11 +33,31 @@ func (s *Site) AddOrder(data []byte) (accepted mofn.SignedOrder, news bool, err 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.addOrder(o)
+	err = s.change(func() (err error) {
+		if accepted, news, err = s.addOrder(o); err != nil || !news {
+			return err
+		}
+		return s.settle()
+	})
+	if err != nil {
+		return mofn.SignedOrder{}, false, err
+	}
+	return accepted, news, nil
 }
 
+// settle writes down which orders were accepted, and computes what stands.
+func (s *Site) settle() error {
+	if err := s.judge(); err != nil {
+		return err
+	}
+	s.forget()
+	return s.save()
+}
+
+// addOrder keeps an order. The caller settles.
 func (s *Site) addOrder(o bulletin.Order) (accepted mofn.SignedOrder, news bool, err error) {
-	if have, ok := s.orders[o.ID]; ok {
+	have, known := s.orders[o.ID]
+	if have.accepted() {
 		return have.signed, false, nil
 	}
 	signed, err := s.verifyOrder(o.Data, int64(s.effect+1))
@@ -46,23 +65,28 @@ func (s *Site) addOrder(o bulletin.Order) (accepted mofn.SignedOrder, news bool,
 	if err != nil && !unknown {
 		return accepted, false, err
 	}
-	if err := s.room(unknown); err != nil {
+	// The id says nothing of the signature: somebody may have been here first with the officer's words and a key of their own. What
+	// verifies takes the place of what does not.
+	if unknown && known {
+		return accepted, false, nil
+	}
+	if err := s.room(unknown); err != nil && !known {
 		return accepted, false, err
 	}
-	if err := durable.WriteFile(s.dir, ordersDir+"/"+o.ID+".json", o.Data, 0o600); err != nil {
+	if err := s.write(s.dir, ordersDir+"/"+o.ID+".json", o.Data, 0o600); err != nil {
 		return accepted, false, err
 	}
 	if unknown {
 		s.orders[o.ID] = order{data: o.Data}
 		return accepted, true, nil
 	}
-	s.orders[o.ID] = order{data: o.Data, signed: signed}
-	s.state.Under[o.ID] = signed.Under
-	s.floor(signed.Time())
-	if err := s.save(); err != nil {
-		return accepted, false, err
-	}
-	return signed, true, s.judge()
+	s.accept(o.Data, signed)
+	return signed, true, nil
+}
+
+func (s *Site) accept(data []byte, signed mofn.SignedOrder) {
+	s.orders[signed.ID] = order{data: data, signed: signed}
+	s.state.Under[signed.ID] = signed.Under
 }
 
 // maxUnknown is how many orders by unknown keys are kept: anybody can make them.
@@ -72,7 +96,7 @@ const maxUnknown = 64
 func (s *Site) room(unknown bool) error {
 	strangers := 0
 	for _, o := range s.orders {
-		if o.signed.ID == "" {
+		if !o.accepted() {
 			strangers++
 		}
 	}
@@ -86,27 +110,23 @@ func (s *Site) room(unknown bool) error {
 }
 
 // retry looks at the orders of unknown keys again, under the version that takes effect. One that does not verify even now is left alone.
-func (s *Site) retry() error {
-	for id, o := range s.orders {
-		if o.signed.ID != "" {
+// The caller judges and saves.
+func (s *Site) retry() {
+	for _, o := range s.orders {
+		if o.accepted() {
 			continue
 		}
-		signed, err := s.verifyOrder(o.data, int64(s.effect+1))
-		if err != nil {
-			continue
+		if signed, err := s.verifyOrder(o.data, int64(s.effect+1)); err == nil {
+			s.accept(o.data, signed)
 		}
-		s.orders[id] = order{data: o.data, signed: signed}
-		s.state.Under[id] = signed.Under
-		s.floor(signed.Time())
 	}
-	return s.save()
 }
 
 // judge computes anew what stands.
 func (s *Site) judge() error {
 	var signed []mofn.SignedOrder
 	for _, o := range s.orders {
-		if o.signed.ID != "" {
+		if o.accepted() {
 			signed = append(signed, o.signed)
 		}
 	}
@@ -123,13 +143,16 @@ func (s *Site) judge() error {
 	return nil
 }
 
-// Heard notes the time of an object that people signed and that verified: no true clock shows less.
+// Heard notes a time that a quorum vouches for, as the earliest approval of a release that was accepted: no true clock shows less. One
+// officer's word is not enough: a floor never sinks, and a single date far ahead would make every release expire.
 func (s *Site) Heard(at time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !at.After(s.state.Floor) {
 		return nil
 	}
-	s.floor(at.UTC().Round(0))
-	return s.save()
+	return s.change(func() error {
+		s.floor(at.UTC().Round(0))
+		return s.save()
+	})
 }

@@ -24,8 +24,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,6 +49,8 @@ var (
 	ErrFork = errors.New("site: two trust objects have one version: call a person")
 	// ErrReplay: a snapshot with a counter that was there before.
 	ErrReplay = errors.New("site: the snapshot is not newer than the last one")
+	// ErrRollback: a newer snapshot that takes back what one before it said: an older trust object, an order less.
+	ErrRollback = errors.New("site: the snapshot takes back what the last one said")
 	// ErrState: the files below trust/ are damaged or were changed.
 	ErrState = errors.New("site: the state of trust is damaged")
 	// ErrFull: there is no room for another trust object or order.
@@ -58,6 +63,9 @@ const (
 	snapshotFile = "snapshot.json"
 	stateFile    = "site.json"
 	maxFile      = 8 << 20
+
+	// maxChain is the cap on all versions together, in bytes: what 1,024 orders, a snapshot and the proofs leave of a bulletin.
+	maxChain = 32 << 20
 )
 
 // Options are what Open takes.
@@ -67,24 +75,47 @@ type Options struct {
 	FirstData  []byte       // its DSSE envelope
 	Quarantine time.Duration
 	Now        time.Time // with a reading of the monotonic clock
+
+	write writer // nil: durable.WriteFile
 }
+
+// writer is durable.WriteFile, or one that fails, in tests.
+type writer func(dir *os.Root, name string, data []byte, perm fs.FileMode) error
 
 // Site is safe for concurrent use.
 type Site struct {
 	dir        *os.Root
+	write      writer
 	quarantine time.Duration
+	root       string    // fingerprint of version 1
+	started    time.Time // monotonic
 
-	mu       sync.Mutex
+	mu  sync.Mutex
+	gap int64 // a version that was seen and cannot be taken yet; 0: none
+	memory
+}
+
+// memory is what there is on stable storage, and what follows from it.
+type memory struct {
 	chain    []version // version 1, 2, 3, ...
 	effect   int       // index of the one in effect
 	orders   map[string]order
 	standing *mofn.Standing
 	state    state
-	snapshot *mofn.Snapshot // the last that verified; nil: none
+	snapshot *signedSnapshot // the last that verified, and whose key is still one; nil: none
+	advanced time.Time       // when the counter grew last, monotonic; zero: not in this process
+}
 
-	started  time.Time // monotonic
-	advanced time.Time // when the counter grew last, monotonic; zero: not in this process
-	gap      int64     // a version that was seen and cannot be taken yet; 0: none
+// change does what f does, or nothing: when the disk fails, what was not written does not count here either, and comes again.
+func (s *Site) change(f func() error) error {
+	before := s.memory
+	before.orders = maps.Clone(s.orders)
+	before.state.Arrived, before.state.Under = maps.Clone(s.state.Arrived), maps.Clone(s.state.Under)
+	if err := f(); err != nil {
+		s.memory = before
+		return err
+	}
+	return nil
 }
 
 type version struct {
@@ -97,21 +128,36 @@ type order struct {
 	signed mofn.SignedOrder // zero while its key is not enrolled
 }
 
-// state is site.json.
+func (o order) accepted() bool { return o.signed.ID != "" }
+
+// signedSnapshot is a snapshot and the key that made it.
+type signedSnapshot struct {
+	*mofn.Snapshot
+
+	key        mofn.KeyID
+	generation int64 // the version in which the key became a heartbeat key
+}
+
+// state is site.json. The files that it speaks of are there before it speaks of them.
 type state struct {
-	Type    string               `json:"type"`
-	Arrived map[string]time.Time `json:"arrived"` // fingerprint of a version after the first -> when it verified
-	Under   map[string]int64     `json:"under"`   // order id -> version under which it was accepted
-	Counter int64                `json:"counter"` // of the last snapshot that was taken, or made
-	Floor   time.Time            `json:"floor,omitzero"`
-	Sizes   []int64              `json:"sizes,omitempty"` // of the audit log in bulletins that were made, growing: what proofs begin at
+	Type       string               `json:"type"`
+	Effect     int64                `json:"effect"`     // the version in effect: a clock that is set back takes none back
+	Arrived    map[string]time.Time `json:"arrived"`    // fingerprint of a version after the first -> when it verified
+	Under      map[string]int64     `json:"under"`      // order id -> version under which it was accepted
+	Generation int64                `json:"generation"` // of the key of the last snapshot
+	Counter    int64                `json:"counter"`    // of the last snapshot that was taken, or made
+	Floor      time.Time            `json:"floor,omitzero"`
+	Sizes      []int64              `json:"sizes,omitempty"` // of the audit log in bulletins that were made, growing: what proofs begin at
 }
 
 const stateType = "sluice-site-v1"
 
-// Open reads what there is below Dir and judges all of it again. Errors: ErrState, ErrChain, ErrFork, and those of the disk.
+// Open reads what there is below Dir and judges all of it again. Errors: ErrState, ErrChain, and those of the disk.
 func Open(opt Options) (*Site, error) {
-	s := blank(opt)
+	s, err := blank(opt)
+	if err != nil {
+		return nil, err
+	}
 	for _, dir := range []string{chainDir, ordersDir} {
 		if err := s.dir.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("trust: %w", err)
@@ -120,41 +166,74 @@ func Open(opt Options) (*Site, error) {
 	if err := durable.SyncDir(s.dir, "."); err != nil {
 		return nil, err
 	}
-	for _, load := range []func() error{s.loadState, s.loadChain, s.loadOrders} {
-		if err := load(); err != nil {
+	for _, step := range []func() error{s.sweep, s.loadState, s.loadChain, s.loadOrders, s.loadSnapshot, s.complete} {
+		if err := step(); err != nil {
 			return nil, err
 		}
 	}
-	s.floor(s.chain[0].created())
-	s.effect = s.due(opt.Now)
+	// A crash between an order's file and site.json left one that looks like a stranger's.
+	s.retry()
 	if err := s.judge(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrState, err)
+	}
+	s.forget()
+	if err := s.save(); err != nil {
 		return nil, err
 	}
-	return s, s.loadSnapshot()
+	return s, nil
 }
 
-func blank(opt Options) *Site {
-	return &Site{
-		dir: opt.Dir, quarantine: opt.Quarantine, started: opt.Now, orders: map[string]order{},
-		chain: []version{{opt.First, opt.FirstData}},
-		state: state{Type: stateType, Arrived: map[string]time.Time{}, Under: map[string]int64{}},
+func blank(opt Options) (*Site, error) {
+	first := version{opt.First, opt.FirstData}
+	if v := opt.First.Object.Version; v != 1 {
+		return nil, fmt.Errorf("%w: the configuration names version %d as the first trust object; give it version 1, the later ones come by themselves", ErrChain, v)
 	}
+	s := &Site{dir: opt.Dir, write: opt.write, quarantine: opt.Quarantine, started: opt.Now, root: first.fingerprint()}
+	if s.write == nil {
+		s.write = durable.WriteFile
+	}
+	s.chain, s.orders = []version{first}, map[string]order{}
+	s.floor(first.created())
+	return s, nil
 }
 
 // Close closes the directory.
 func (s *Site) Close() error { return s.dir.Close() }
 
+// sweep removes what a crash left of files that were being written.
+func (s *Site) sweep() error {
+	for _, dir := range []string{".", chainDir, ordersDir} {
+		names, err := fs.ReadDir(s.dir.FS(), dir)
+		if err != nil {
+			return fmt.Errorf("trust: %w", err)
+		}
+		for _, n := range names {
+			if strings.HasPrefix(n.Name(), ".") && strings.Contains(n.Name(), ".tmp-") {
+				if err := s.dir.Remove(path.Join(dir, n.Name())); err != nil {
+					return fmt.Errorf("trust: %w", err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// loadState leaves the state without a type when there is none.
 func (s *Site) loadState() error {
 	b, err := s.read(stateFile)
 	if errors.Is(err, fs.ErrNotExist) {
+		s.state = state{Effect: 1, Arrived: map[string]time.Time{}, Under: map[string]int64{}, Floor: s.state.Floor}
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(b, &s.state); err != nil || s.state.Type != stateType || s.state.Arrived == nil || s.state.Under == nil {
+	floor := s.state.Floor
+	err = json.Unmarshal(b, &s.state)
+	if bad := s.state; err != nil || bad.Type != stateType || bad.Arrived == nil || bad.Under == nil || min(bad.Counter, bad.Generation) < 0 || bad.Effect < 1 {
 		return errors.Join(fmt.Errorf("%w: %s does not read; restore it from the backup of the state directory, never delete it", ErrState, stateFile), err)
 	}
+	s.floor(floor)
 	return nil
 }
 
@@ -163,7 +242,7 @@ func (s *Site) loadChain() error {
 		name := chainName(len(s.chain) + 1)
 		b, err := s.read(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+			break
 		}
 		if err != nil {
 			return err
@@ -172,13 +251,14 @@ func (s *Site) loadChain() error {
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w", ErrState, name, err)
 		}
-		if _, ok := s.state.Arrived[next.fingerprint()]; !ok {
-			// A crash between the file and site.json. Its quarantine begins now, which is the safe side.
-			s.state.Arrived[next.fingerprint()] = s.started.UTC().Round(0)
-		}
 		s.chain = append(s.chain, next)
 		s.floor(next.created())
 	}
+	if s.state.Effect > int64(len(s.chain)) {
+		return fmt.Errorf("%w: version %d of the trust object was in effect, and %s is gone; restore it from the backup of the state directory", ErrState, s.state.Effect, chainName(len(s.chain)+1))
+	}
+	s.effect = int(s.state.Effect) - 1
+	return nil
 }
 
 func (s *Site) loadOrders() error {
@@ -197,19 +277,19 @@ func (s *Site) loadOrders() error {
 		}
 		kept := order{data: b}
 		if under, ok := s.state.Under[o.ID]; ok {
-			if under < 1 || under > int64(len(s.chain)) {
-				return fmt.Errorf("%w: order %s was accepted under version %d of the trust object, which is not here", ErrState, o.ID, under)
+			if under < 1 || under > s.state.Effect {
+				return fmt.Errorf("%w: order %s was accepted under version %d of the trust object, which was not in effect yet", ErrState, o.ID, under)
 			}
 			if kept.signed, err = s.verifyOrder(b, under); err != nil {
 				return fmt.Errorf("%w: %s/%s: %w", ErrState, ordersDir, n.Name(), err)
 			}
-			s.floor(kept.signed.Time())
 		}
 		s.orders[o.ID] = kept
 	}
 	return nil
 }
 
+// loadSnapshot reads the last snapshot. It verified when it was written, so it verifies under some version.
 func (s *Site) loadSnapshot() error {
 	b, err := s.read(snapshotFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -218,9 +298,39 @@ func (s *Site) loadSnapshot() error {
 	if err != nil {
 		return err
 	}
-	// Its key may have left the trust object meanwhile: then it says nothing any more, and the next one will.
-	if snap, err := s.verifySnapshot(b); err == nil {
-		s.snapshot = snap
+	snap, err := s.verifySnapshot(b, 0)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrState, snapshotFile, err)
+	}
+	s.snapshot = snap
+	if s.newer(snap) { // a crash between the file and site.json
+		s.state.Generation, s.state.Counter = snap.generation, snap.Counter
+	}
+	return nil
+}
+
+// complete looks for what site.json speaks of and is not there, and the other way round.
+func (s *Site) complete() error {
+	const restore = "restore it from the backup of the state directory"
+	if s.state.Type == "" && (len(s.chain) > 1 || len(s.orders) > 0 || s.snapshot != nil) {
+		return fmt.Errorf("%w: %s is gone, and what it spoke of is there; %s", ErrState, stateFile, restore)
+	}
+	s.state.Type = stateType
+	missing := maps.Clone(s.state.Arrived)
+	for _, v := range s.chain[1:] {
+		if _, ok := s.state.Arrived[v.fingerprint()]; !ok {
+			// A crash between the file and site.json. Its quarantine begins now, which is the safe side.
+			s.state.Arrived[v.fingerprint()] = s.started.UTC().Round(0)
+		}
+		delete(missing, v.fingerprint())
+	}
+	for fp := range missing {
+		return fmt.Errorf("%w: the trust object %s was here, and is not below %s; %s", ErrState, fp, chainDir, restore)
+	}
+	for id := range s.state.Under {
+		if _, ok := s.orders[id]; !ok {
+			return fmt.Errorf("%w: the order %s was accepted, and is not below %s; %s", ErrState, id, ordersDir, restore)
+		}
 	}
 	return nil
 }
@@ -228,13 +338,15 @@ func (s *Site) loadSnapshot() error {
 // Effective gives the trust objects that have been in effect, the newest first. It is for who judges while another process holds the
 // state: it changes nothing, and a state that is being written is read as it was or as it will be.
 func Effective(opt Options) ([]*trust.Store, error) {
-	s := blank(opt)
+	s, err := blank(opt)
+	if err != nil {
+		return nil, err
+	}
 	for _, load := range []func() error{s.loadState, s.loadChain} {
 		if err := load(); err != nil {
 			return nil, err
 		}
 	}
-	s.effect = s.due(opt.Now)
 	return s.Been(), nil
 }
 
@@ -268,11 +380,12 @@ func (s *Site) read(name string) ([]byte, error) {
 
 // save puts site.json on stable storage.
 func (s *Site) save() error {
+	s.state.Effect = int64(s.effect) + 1
 	b, err := json.Marshal(s.state)
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(s.dir, stateFile, b, 0o600)
+	return s.write(s.dir, stateFile, b, 0o600)
 }
 
 // floor raises the clock floor. The caller saves.
@@ -319,7 +432,7 @@ func (s *Site) Clock(now time.Time) time.Time {
 }
 
 // Root is the fingerprint of the first trust object, in hexadecimal: what orders and snapshots are bound to.
-func (s *Site) Root() string { return s.chain[0].fingerprint() }
+func (s *Site) Root() string { return s.root }
 
 // Chain gives the DSSE envelopes of all versions.
 func (s *Site) Chain() [][]byte {
@@ -344,15 +457,7 @@ func (s *Site) ordersLocked() []bulletin.Order {
 	for id, o := range s.orders {
 		out = append(out, bulletin.Order{ID: id, Data: o.data})
 	}
-	slices.SortFunc(out, func(a, b bulletin.Order) int {
-		switch {
-		case a.ID < b.ID:
-			return -1
-		case a.ID > b.ID:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(out, func(a, b bulletin.Order) int { return strings.Compare(a.ID, b.ID) })
 	return out
 }
 
@@ -360,10 +465,10 @@ func (v version) fingerprint() string { return hex.EncodeToString(v.store.Finger
 
 func (v version) created() time.Time {
 	at, err := time.Parse(time.RFC3339, v.store.Object.Created)
-	if err != nil { // ParseTrust looked
+	if at = at.UTC(); err != nil || at.Year() > 9999 { // ParseTrust looked; a year above does not go into site.json
 		return time.Time{}
 	}
-	return at.UTC()
+	return at
 }
 
 func chainName(v int) string { return fmt.Sprintf("%s/%06d.json", chainDir, v) }

@@ -29,3 +29,7 @@ func LowOrderPoints() []string { return composite.LowOrderPoints() }
 func CheckPoint(public []byte) error { return checkPoint(public) }
 
 func EncodeTrust(t *Trust) ([]byte, error) { return t.encode() }
+
+func EncodeOrder(o *Order) ([]byte, error) { return encodeCanonical(o.wire()) }
+
+func EncodeSnapshot(s *Snapshot) ([]byte, error) { return encodeCanonical(s.wire()) }

@@ -75,10 +75,7 @@ type orderWire struct {
 
 // Marshal gives the payload in strict canonical JSON. It refuses (ErrOrder) whatever ParseOrder would refuse.
 func (o *Order) Marshal() ([]byte, error) {
-	payload, err := encodeCanonical(orderWire{
-		Type: orderType, Root: o.Root, Action: o.Action, Kind: o.Kind, Target: o.Target, Lifts: orEmpty(o.Lifts),
-		Officer: o.Officer, Role: o.Role, At: o.At, Reason: o.Reason,
-	})
+	payload, err := encodeCanonical(o.wire())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrOrder, err)
 	}
@@ -86,6 +83,13 @@ func (o *Order) Marshal() ([]byte, error) {
 		return nil, err
 	}
 	return payload, nil
+}
+
+func (o *Order) wire() orderWire {
+	return orderWire{
+		Type: orderType, Root: o.Root, Action: o.Action, Kind: o.Kind, Target: o.Target, Lifts: orEmpty(o.Lifts),
+		Officer: o.Officer, Role: o.Role, At: o.At, Reason: o.Reason,
+	}
 }
 
 // OrderID is the id of an order: the SHA-256 of its payload, in hexadecimal.
@@ -494,6 +498,19 @@ func (s *Standing) Barred(p *Policy, id KeyID) (why string, barred bool) {
 	if who, _, ok := p.OfficerOf(id); ok {
 		names[KindOfficer] = []string{who}
 	}
+	return s.named(names)
+}
+
+// BarredKey is Barred for a key that no person holds, as a heartbeat key.
+func (s *Standing) BarredKey(key *PublicKey) (why string, barred bool) {
+	if s == nil {
+		return "", false
+	}
+	return s.named(map[string][]string{KindKey: {key.ID().String()}, KindHalf: halfNames(key)})
+}
+
+// named finds a stop or a revocation of one of the names.
+func (s *Standing) named(names map[string][]string) (why string, is bool) {
 	for _, kind := range []string{KindOfficer, KindKey, KindHalf} {
 		for _, name := range names[kind] {
 			if s.revoked(kind, name) {

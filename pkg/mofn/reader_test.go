@@ -159,6 +159,8 @@ func TestSecondReaderCanFail(t *testing.T) {
 		{"another line", "threshold-above.bad.policy", "line 6", "line 7", "threshold-above"},
 		{"a good ticket key that is bad", "ticket-key.good.json", `"ticket":"`, `"ticket":"AAAA`, "ticket-key.good.json"},
 		{"a bad ticket key that is good", "ticket-empty.bad.json", `"ticket":"",`, ``, "ticket-empty.bad.json"},
+		{"a good heartbeat key that is bad", "online-both.good.json", `"origin":"sluice/low/`, `"origin":"sluice/mid/`, "online-both.good.json"},
+		{"a bad heartbeat key that is good", "online-heartbeats-empty.bad.json", `"heartbeats":[],`, ``, "online-heartbeats-empty.bad.json"},
 		{"composite context", "composite.json", `"ctx": "VGhl`, `"ctx": "VGhm`, "composite"},
 		{"composite context of H2", "composite-h2.json", `"ctx": "VGhl`, `"ctx": "VGhm`, "composite"},
 		{"a good suite that is bad", "suites-mixed.good.json", `"suite":"H2"`, `"suite":"H3"`, "suites-mixed.good.json"},

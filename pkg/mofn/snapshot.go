@@ -20,8 +20,9 @@ const RoleHeartbeat = "heartbeat"
 const (
 	snapshotType = "sluice-snapshot-v1"
 
-	// MaxSnapshot is the cap on the payload of a snapshot, in bytes: 8,192 releases of 130 bytes, less than 1 MiB in base64.
-	MaxSnapshot = 3 << 18
+	// MaxSnapshot is the cap on the payload of a snapshot, in bytes: 8,192 releases of at most 280 bytes and 1,024 orders, less than 4 MiB
+	// in base64.
+	MaxSnapshot = 5 << 19
 	// MaxOrders is the number of orders in a bulletin.
 	MaxOrders = 1024
 	// MaxCurrent is the number of releases in a snapshot.
@@ -83,10 +84,7 @@ type snapshotWire struct {
 
 // Marshal gives the payload in strict canonical JSON. It refuses (ErrSnapshot) whatever ParseSnapshot would refuse.
 func (s *Snapshot) Marshal() ([]byte, error) {
-	payload, err := encodeCanonical(snapshotWire{
-		Type: snapshotType, Site: s.Site, Root: s.Root, Counter: s.Counter, Interval: s.Interval, At: s.At, Trust: s.Trust,
-		Orders: orEmpty(s.Orders), Releases: orEmpty(s.Releases), Log: s.Log,
-	})
+	payload, err := encodeCanonical(s.wire())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSnapshot, err)
 	}
@@ -94,6 +92,13 @@ func (s *Snapshot) Marshal() ([]byte, error) {
 		return nil, err
 	}
 	return payload, nil
+}
+
+func (s *Snapshot) wire() snapshotWire {
+	return snapshotWire{
+		Type: snapshotType, Site: s.Site, Root: s.Root, Counter: s.Counter, Interval: s.Interval, At: s.At, Trust: s.Trust,
+		Orders: orEmpty(s.Orders), Releases: orEmpty(s.Releases), Log: s.Log,
+	}
 }
 
 // ParseSnapshot reads a payload: strict canonical JSON and every rule of bulletin.md section 2 that needs nothing else. It does

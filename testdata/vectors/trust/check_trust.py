@@ -468,8 +468,11 @@ TRUST = [("type", str), ("version", int), ("prev", str), ("root", str), ("policy
          ("keys", [[("id", str), ("suite", str), ("public", str), ("comment", str)]]),
          ("links", [[("id", str), ("public", str), ("comment", str)]]),
          ("receivers", [[("name", str), ("hpke", str), ("ticket?", str), ("comment", str)]]),
+         ("heartbeats?", [[("id", str), ("suite", str), ("public", str), ("comment", str)]]),
+         ("logs?", [[("origin", str), ("id", str), ("suite", str), ("public", str), ("comment", str)]]),
          ("epochs", [[("stream", str), ("min_epoch", int), ("min_seq", int)]]),
          ("created", str)]
+ORIGIN = re.compile(r"sluice/(low|high)/[a-z0-9][a-z0-9._-]{0,63}")
 DSSE = [("payload", str), ("payloadType", str), ("signatures", [[("keyid", str), ("sig", str)]])]
 
 
@@ -508,12 +511,30 @@ def read_trust(payload):
             need(key_id("Ed25519", public, "sluice-half-v1") not in halves, "section 4: ticket key is the half of another")
             need(public not in owners, "section 4: ticket key of two places")
             owners.add(public)
+    check_online(t, halves | {key_id("Ed25519", public, "sluice-half-v1") for public in owners})
     for e in t["epochs"]:
         need(STREAM.fullmatch(e["stream"]), "section 4: stream of a floor")
     policy = Policy(t["policy"], keys)
     need(not policy.bad, "section 3: policy: %s" % policy.bad)
     need(t["root"] in policy.groups, "section 4: root is not a group")
     return t, policy, keys
+
+
+def check_online(t, taken):
+    """Heartbeat and log keys: no half of one stands anywhere else."""
+    for field, name, most in (("heartbeats", "id", 16), ("logs", "origin", 1024)):
+        need(t.get(field) != [], "section 4: empty %s are left out" % field)
+        entries = t.get(field, [])
+        need(len(entries) <= most and is_sorted([e[name] for e in entries]), "section 4: %s too many or not strictly sorted" % field)
+        for e in entries:
+            check_text(e["comment"], "", 256)
+            need(field != "logs" or ORIGIN.fullmatch(e["origin"]), "section 4: origin of a log")
+            public = unbase64(e["public"])
+            need(e["suite"] in SUITES and key_id(e["suite"], public) == e["id"], "section 1: suite or key id of %s" % e["id"])
+            SUITES[e["suite"]].check(public)
+            for half in SUITES[e["suite"]].half_ids(public):
+                need(half not in taken, "section 4: %s share a half with another key" % field)
+                taken.add(half)
 
 
 def fingerprint_words(payload):
@@ -533,7 +554,12 @@ def check_first(folder):
 
 
 def check_successor(file, before, old):
-    d = decode(file.read_bytes(), DSSE)
+    check_next(file.read_bytes(), before, old)
+
+
+def check_next(raw, before, old):
+    """The DSSE envelope of the version after old, whose payload is before."""
+    d = decode(raw, DSSE)
     payload = unbase64(d["payload"])
     need(d["payloadType"] == TRUST_TYPE, "payload type")
     new = read_trust(payload)
@@ -713,10 +739,11 @@ def main():
     check_composite(folder / "composite.json", SUITES["H1"])
     check_composite(folder / "composite-h2.json", SUITES["H2"])
     files = check_key_files(folder)
-    tickets, suites = check_objects(folder, "ticket"), check_suites(folder)
+    tickets, suites, online = check_objects(folder, "ticket"), check_suites(folder), check_objects(folder, "online")
     print("ok: two trust objects, %d good and %d bad policies, %d key files, two composite vectors" % (good, bad, files))
     print("    %d good and %d bad trust objects with ticket keys" % tickets)
     print("    %d good and %d bad trust objects with keys of both suites, and a successor signed by both" % suites)
+    print("    %d good and %d bad trust objects with heartbeat and log keys" % online)
     print("not checked here, only in Go: the ML-DSA halves")
 
 
