@@ -40,7 +40,7 @@ func generate(ld loader, r Request) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if r.Note != nil && softHSM(s.info) {
-		r.Note(fmt.Sprintf("note: %s is a software token. Its PIN protects little: whoever copies its directory tries PINs at some hundred thousand a second, without a limit. "+
+		r.Note(fmt.Sprintf("note: %s is a software token. Its PIN protects little: whoever copies its directory tries thousands of PINs a second on one core, without a limit. "+
 			"Give it a PIN of at least 16 random characters, and keep the directory on an encrypted disk.", s.title))
 	}
 	file, made, err := s.make(r)

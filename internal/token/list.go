@@ -47,7 +47,9 @@ func List(u URI) (_ []Info, err error) {
 			info.Lacks[string(suite)] = what
 		}
 		name := URI{Token: t.Label, Serial: t.SerialNumber, ModulePath: u.ModulePath, ModuleName: u.ModuleName}
-		info.URI = name.String()
+		if t.Flags&pkcs11.CKF_TOKEN_INITIALIZED != 0 { // an empty place has no name
+			info.URI = name.String()
+		}
 		out = append(out, info)
 	}
 	return out, nil

@@ -34,7 +34,8 @@ func curveOf(suite mofn.Suite) curve {
 	if suite == mofn.SuiteH2 {
 		return curve{
 			pkcs11.CKK_EC, "P-384", pkcs11.CKM_EC_KEY_PAIR_GEN, pkcs11.CKM_ECDSA,
-			[]byte{0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22}, []byte("\x13\x09secp384r1"), 97,
+			[]byte{0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22},
+			[]byte("\x13\x09secp384r1"), 97,
 		}
 	}
 	return curve{ckkECEdwards, "Ed25519", ckmECEdwardsKeyPairGen, ckmEdDSA, []byte{0x06, 0x03, 0x2b, 0x65, 0x70}, []byte("\x13\x0cedwards25519"), 32}

@@ -218,7 +218,7 @@ func tries(flags uint) string {
 	case flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
 		return ", ONE TRY LEFT before it locks"
 	case flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0:
-		return ", few tries left before it locks"
+		return ", wrong PINs were given before: it may lock soon"
 	}
 	return ""
 }
@@ -229,7 +229,7 @@ func left(flags uint) string {
 	case flags&pkcs11.CKF_USER_PIN_FINAL_TRY != 0:
 		return "; ONE try is left, then it locks: be sure, or ask its administrator"
 	case flags&pkcs11.CKF_USER_PIN_COUNT_LOW != 0:
-		return "; few tries are left before it locks"
+		return "; each wrong PIN brings it nearer to its lock, and it does not say how many tries are left"
 	}
 	return "; the token does not say how many tries are left"
 }

@@ -100,5 +100,5 @@ type Info struct {
 	Label, Manufacturer, Model, Serial string
 	State                              []string          // what is odd about it, in words
 	Lacks                              map[string]string // suite -> what it lacks, in words; "" for nothing
-	URI                                string            // names this token
+	URI                                string            // names this token; "" for one that is not initialized
 }

@@ -9,91 +9,44 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/miekg/pkcs11"
 
+	"sluice/internal/token/tokentest"
 	"sluice/pkg/mofn"
 )
 
-const (
-	testPIN = "correct horse battery"
-	soPIN   = "12345678"
-)
+// hsm is a SoftHSM with what these tests make in it.
+type hsm struct{ *tokentest.HSM }
 
-// hsm is a SoftHSM with a directory of its own: no token of this machine is ever touched.
-type hsm struct {
-	dir    string
-	module string
-	pin    string // file
-}
-
-// newHSM skips aloud where there is no SoftHSM. CI has it (.ci/run).
 func newHSM(t testing.TB) *hsm {
 	t.Helper()
-	module, err := findModule(URI{ModuleName: "softhsm2"})
-	if _, tool := exec.LookPath("softhsm2-util"); err != nil || tool != nil {
-		t.Skip("SoftHSM is not here, so that NOTHING was tested with a token: apt-get install softhsm2 opensc")
-	}
-	h := &hsm{dir: t.TempDir(), module: module}
-	h.pin = h.write(t, "pin", testPIN+"\n")
-	if err := os.Mkdir(h.path("tokens"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	conf := h.write(t, "softhsm2.conf", fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", h.path("tokens")))
-	t.Setenv("SOFTHSM2_CONF", conf)
-	return h
+	return &hsm{tokentest.New(t)}
 }
 
-func (h *hsm) path(name string) string { return filepath.Join(h.dir, name) }
+func (h *hsm) uri(label string) URI { return URI{Token: label, ModulePath: h.Module} }
 
-func (h *hsm) write(t testing.TB, name, text string) string {
-	t.Helper()
-	if err := os.WriteFile(h.path(name), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return h.path(name)
-}
-
-// token makes a token.
-func (h *hsm) token(t testing.TB, label string) {
-	t.Helper()
-	run(t, "softhsm2-util", "--module", h.module, "--init-token", "--free", "--label", label, "--pin", testPIN, "--so-pin", soPIN)
-}
-
-func run(t testing.TB, name string, args ...string) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-func (h *hsm) uri(label string) URI { return URI{Token: label, ModulePath: h.module} }
-
-func (h *hsm) secret() Secret { return Secret{File: h.pin} }
+func (h *hsm) secret() Secret { return Secret{File: h.PIN} }
 
 // generate makes a key and its file, and gives the path.
 func (h *hsm) generate(t testing.TB, label string, suite mofn.Suite) (string, *mofn.TokenKey) {
 	t.Helper()
 	var file *mofn.TokenKey
-	name := fmt.Sprintf("%s-%s-%d", label, suite, len(list(t, h.dir)))
+	name := fmt.Sprintf("%s-%s-%d", label, suite, len(list(t, h.Dir)))
 	err := Generate(Request{URI: h.uri(label), Suite: suite, Comment: "S. Ito", Secret: h.secret(), Keep: func(k *mofn.TokenKey) error {
 		file = k
 		b, err := k.Marshal()
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(h.path(name), b, 0o600)
+		return os.WriteFile(h.Path(name), b, 0o600)
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return h.path(name), file
+	return h.Path(name), file
 }
 
 func list(t testing.TB, dir string) []os.DirEntry {
@@ -125,7 +78,7 @@ func TestSign(t *testing.T) {
 	for _, suite := range suites() {
 		t.Run(string(suite), func(t *testing.T) {
 			h := newHSM(t)
-			h.token(t, "officer-1")
+			h.Token(t, "officer-1")
 			path, file := h.generate(t, "officer-1", suite)
 			pub, err := file.MarshalPublic()
 			if err != nil {
@@ -172,7 +125,7 @@ func TestSign(t *testing.T) {
 func TestKeysStayInside(t *testing.T) {
 	for _, suite := range suites() {
 		h := newHSM(t)
-		h.token(t, "officer-1")
+		h.Token(t, "officer-1")
 		_, file := h.generate(t, "officer-1", suite)
 		u, err := ParseURI(file.Token)
 		if err != nil {
@@ -199,10 +152,20 @@ func TestKeysStayInside(t *testing.T) {
 						t.Errorf("%s %s: attribute %#x is %v", suite, what, a.Type, a.Value)
 					}
 				}
-				// Nor can another key carry it out.
+				// Nor can the AES key carry it out: it wraps nothing, and neither is extractable.
 				if _, err := s.m.(*pkcs11.Ctx).WrapKey(s.handle, []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_AES_KEY_WRAP_PAD, nil)}, found.wrap, o); err == nil {
 					t.Errorf("%s %s: was wrapped out of the token", suite, what)
 				}
+			}
+		})
+		h.raw(t, "officer-1", func(s *session) {
+			o, err := s.object(u.ID, pkcs11.CKO_SECRET_KEY, pkcs11.CKK_AES, "AES key")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := s.m.GetAttributeValue(s.handle, o, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_WRAP, nil), pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, nil)})
+			if err != nil || !bytes.Equal(got[0].Value, []byte{0}) || !bytes.Equal(got[1].Value, []byte{0}) {
+				t.Errorf("%s: the AES key may wrap or unwrap keys: %v, %v", suite, got, err)
 			}
 		})
 		h.bare(t, func(s *session) { // nobody is logged in
@@ -236,7 +199,7 @@ func (h *hsm) bare(t *testing.T, fn func(*session)) {
 // TestCurveSpellings: CKA_EC_PARAMS is an OID in some tokens and a PrintableString in others.
 func TestCurveSpellings(t *testing.T) {
 	h := newHSM(t)
-	h.token(t, "officer-1")
+	h.Token(t, "officer-1")
 	h.raw(t, "officer-1", func(s *session) {
 		for _, c := range []struct {
 			suite mofn.Suite
@@ -276,7 +239,7 @@ func BenchmarkSign(b *testing.B) {
 	for _, suite := range suites() {
 		b.Run(string(suite), func(b *testing.B) {
 			h := newHSM(b)
-			h.token(b, "officer-1")
+			h.Token(b, "officer-1")
 			path, _ := h.generate(b, "officer-1", suite)
 			signer, err := OpenSigner(path, h.secret())
 			if err != nil {

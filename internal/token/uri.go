@@ -64,7 +64,7 @@ func ParseURI(text string) (URI, error) {
 	}
 	rest, ok := strings.CutPrefix(text, "pkcs11:")
 	if !ok {
-		return URI{}, fmt.Errorf("%w: it does not begin with pkcs11:", ErrURI)
+		return URI{}, fmt.Errorf("%w: it does not begin with the scheme pkcs11", ErrURI)
 	}
 	path, query, asked := strings.Cut(rest, "?")
 	if err := u.read(path, ";", "&", u.pathAttribute); err != nil {
@@ -174,10 +174,7 @@ func (u *URI) checkSource() error {
 	if u.PINSource == "" {
 		return nil
 	}
-	file := strings.TrimPrefix(u.PINSource, "file:")
-	if strings.HasPrefix(file, "//") {
-		file = strings.TrimPrefix(file, "//") // file:///path, without a host
-	}
+	file := strings.TrimPrefix(strings.TrimPrefix(u.PINSource, "file:"), "//") // file:///path is one without a host
 	if !filepath.IsAbs(file) {
 		return fmt.Errorf("%w: pin-source is a file, as an absolute path or as file:/path; commands are not run", ErrURI)
 	}
