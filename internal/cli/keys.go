@@ -4,6 +4,7 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -17,13 +18,30 @@ import (
 	"sluice/pkg/mofn"
 )
 
-// KeysCommand is `keys`: making and showing key files (docs/spec/trust.md section 2).
-func KeysCommand(s Streams) *cobra.Command {
-	return Group("keys", "Make and show key files", keysGenerate(s), keysShow(s))
+// TokenRequest asks for a key in a PKCS#11 token.
+type TokenRequest struct {
+	URI, PassphraseFile string
+	Suite               mofn.Suite
+	Comment             string
+	// Keep stores the file of the key. When it fails, the key is taken out of the token again.
+	Keep func(*mofn.TokenKey) error
+	// Note takes what the person at the command line should know.
+	Note func(string)
 }
 
-func keysGenerate(s Streams) *cobra.Command {
-	var out, passphraseFile, use, suiteName, comment string
+// TokenMaker makes a key in a token.
+type TokenMaker func(context.Context, TokenRequest) error
+
+// KeysCommand is `keys`: making and showing key files (docs/spec/trust.md section 2). tokens is nil on the side that has none; more are verbs
+// of one side alone.
+func KeysCommand(s Streams, tokens TokenMaker, more ...*cobra.Command) *cobra.Command {
+	return Group("keys", "Make and show key files", append([]*cobra.Command{keysGenerate(s, tokens), keysShow(s)}, more...)...)
+}
+
+type generateFlags struct{ out, pass, use, suite, comment, token string }
+
+func keysGenerate(s Streams, tokens TokenMaker) *cobra.Command {
+	var f generateFlags
 	c := &cobra.Command{
 		Use: "generate", Short: "Make a key pair: OUT (private, encrypted) and OUT.pub", Args: Args(cobra.NoArgs),
 		Long: `Make a key pair. The private key goes to OUT, mode 0600, encrypted under the passphrase; the public one to OUT.pub.
@@ -33,30 +51,99 @@ func keysGenerate(s Streams) *cobra.Command {
   --use link    Ed25519: the bastion announces sessions with it
   --use hpke    X-Wing: the receiver's, which session keys are encrypted to
   --use ticket  Ed25519: the receiver's, which signs what it asks to have sent again`,
-		RunE: func(*cobra.Command, []string) error {
-			suite, err := suiteOf(use, suiteName)
-			if err != nil {
-				return Usage(err)
-			}
-			pass, err := trust.ReadPassphrase(passphraseFile)
-			if err != nil {
-				return Usage(err)
-			}
-			id, err := WriteKey(out, suite, comment, pass)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(s.Out, "%s  %s  %s\n", id, out+".pub", comment)
-			return err
-		},
+		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context(), s, tokens) },
 	}
-	c.Flags().StringVar(&out, "out", "", "file of the private key (required)")
-	c.Flags().StringVar(&passphraseFile, "passphrase-file", "", "file whose first line is the passphrase (required)")
-	c.Flags().StringVar(&use, "use", "sign", "sign, link, hpke or ticket")
-	c.Flags().StringVar(&suiteName, "suite", "", "H1 or H2, for --use sign (default H1)")
-	c.Flags().StringVar(&comment, "comment", "", "whose key it is")
+	c.Flags().StringVar(&f.out, "out", "", "file of the private key (required)")
+	c.Flags().StringVar(&f.pass, "passphrase-file", "", "file whose first line is the passphrase (required)")
+	c.Flags().StringVar(&f.use, "use", "sign", "sign, link, hpke or ticket")
+	c.Flags().StringVar(&f.suite, "suite", "", "H1 or H2, for --use sign (default H1)")
+	c.Flags().StringVar(&f.comment, "comment", "", "whose key it is")
 	requireFlags(c, "out", "passphrase-file")
+	if tokens != nil {
+		inFile := c.PreRunE
+		requireFlags(c, "out")
+		inToken := c.PreRunE
+		c.PreRunE = func(cmd *cobra.Command, args []string) error {
+			if f.token != "" {
+				return inToken(cmd, args)
+			}
+			return inFile(cmd, args)
+		}
+		c.Flags().StringVar(&f.token, "token", "", "PKCS#11 URI of a token that the key is made in and stays in; the PIN is asked for, or read from --passphrase-file")
+		c.Flags().Lookup("passphrase-file").Usage = "file whose first line is the passphrase (required without --token)"
+		c.Long += tokenHelp
+	}
 	return c
+}
+
+const tokenHelp = `
+
+  keys generate --token 'pkcs11:token=officer-1?module-path=/usr/lib/softhsm/libsofthsm2.so' --out s.ito --comment 'S. Ito'
+
+With --token the key is made in a PKCS#11 token, and OUT is a small file that says where, and is worth nothing without the token; it takes the place of
+the private key everywhere. Keep a copy of it beside the token's: without it the key is lost.`
+
+func (f *generateFlags) run(ctx context.Context, s Streams, tokens TokenMaker) error {
+	suite, err := suiteOf(f.use, f.suite)
+	if err != nil {
+		return Usage(err)
+	}
+	var id mofn.KeyID
+	switch {
+	case f.token != "" && !suite.Signs():
+		return Usage(fmt.Errorf("--token goes with --use sign only: a key for %q is kept in a file", f.use))
+	case f.token != "":
+		id, err = f.inToken(ctx, s, suite, tokens)
+	default:
+		pass, perr := trust.ReadPassphrase(f.pass)
+		if perr != nil {
+			return Usage(perr)
+		}
+		id, err = WriteKey(f.out, suite, f.comment, pass)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(s.Out, "%s  %s  %s\n", id, f.out+".pub", f.comment)
+	return err
+}
+
+// inToken makes a key in a token and writes its two files.
+func (f *generateFlags) inToken(ctx context.Context, s Streams, suite mofn.Suite, tokens TokenMaker) (id mofn.KeyID, err error) {
+	if err := noneThere(f.out); err != nil {
+		return id, err
+	}
+	keep := func(k *mofn.TokenKey) error {
+		file, err := k.Marshal()
+		if err != nil {
+			return err
+		}
+		public, err := k.MarshalPublic()
+		if err != nil {
+			return err
+		}
+		id = k.ID()
+		if err := writeNew(f.out, file, 0o600); err != nil {
+			return err
+		}
+		if err := writeNew(f.out+".pub", public, 0o644); err != nil {
+			return errors.Join(err, os.Remove(f.out)) // its key is taken out of the token again
+		}
+		return nil
+	}
+	note := func(text string) { fmt.Fprintln(s.Err, text) }
+	err = tokens(ctx, TokenRequest{URI: f.token, PassphraseFile: f.pass, Suite: suite, Comment: f.comment, Keep: keep, Note: note})
+	return id, Usage(err)
+}
+
+// noneThere looks for both files before one of them is written.
+func noneThere(out string) error {
+	for _, name := range []string{out, out + ".pub"} {
+		if _, err := os.Lstat(name); err == nil {
+			return errExists(name)
+		}
+	}
+	return nil
 }
 
 // suiteOf says which key a use has; only signatures leave a choice.
@@ -82,10 +169,8 @@ func suiteOf(use, suite string) (mofn.Suite, error) {
 
 // WriteKey makes a key pair and writes both files. It never overwrites one.
 func WriteKey(out string, suite mofn.Suite, comment string, passphrase []byte) (mofn.KeyID, error) {
-	for _, name := range []string{out, out + ".pub"} { // both, before one of them is written
-		if _, err := os.Lstat(name); err == nil {
-			return mofn.KeyID{}, errExists(name)
-		}
+	if err := noneThere(out); err != nil {
+		return mofn.KeyID{}, err
 	}
 	key, err := mofn.GenerateSecret(rand.Reader, suite, comment)
 	if err != nil {
@@ -123,24 +208,37 @@ func writeNew(name string, data []byte, perm os.FileMode) error {
 
 func keysShow(s Streams) *cobra.Command {
 	return &cobra.Command{
-		Use: "show FILE.pub...", Short: "Show id, suite and owner of public keys", Args: Args(cobra.MinimumNArgs(1)),
+		Use: "show FILE.pub...", Short: "Show id, suite and owner of public keys, and of keys in tokens", Args: Args(cobra.MinimumNArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, name := range args {
 				b, err := os.ReadFile(name)
 				if err != nil {
 					return err
 				}
-				suite, id, _, comment, err := mofn.ParsePublicFile(b)
+				line, err := showKey(b)
 				if err != nil {
 					return Refused(fmt.Errorf("%s: %w", name, err))
 				}
-				if _, err := fmt.Fprintf(s.Out, "%s  %s  %s\n", id, suite, comment); err != nil {
+				if _, err := fmt.Fprintln(s.Out, line); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 	}
+}
+
+// showKey says what a public file, or the file of a key in a token, is of.
+func showKey(b []byte) (string, error) {
+	if mofn.IsTokenKey(b) {
+		k, err := mofn.ParseTokenKey(b)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("%s  %s  %s  in a token: %s", k.ID(), k.Suite, k.Comment, k.Token), nil
+	}
+	suite, id, _, comment, err := mofn.ParsePublicFile(b)
+	return fmt.Sprintf("%s  %s  %s", id, suite, comment), err
 }
 
 // requireFlags refuses a command line without them, as an error of usage.

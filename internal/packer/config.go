@@ -62,7 +62,7 @@ type Trust struct {
 
 // Keys names the bastion's key files and the file with their passphrase.
 type Keys struct {
-	Packer         string `yaml:"packer"` // suite H1 or H2, signs release statements
+	Packer         string `yaml:"packer"` // suite H1 or H2, signs release statements; may be in a token
 	Link           string `yaml:"link"`   // suite ED25519-LINK, announces sessions
 	Log            string `yaml:"log"`    // suite H1 or H2, signs checkpoints of the audit log; optional
 	PassphraseFile string `yaml:"passphrase_file"`
