@@ -11,16 +11,22 @@ BENCHSIZE   ?= 1GiB
 GROWTH      ?=
 FILES       ?= 0
 CERTIFY     ?=
+PKCS11      := ./internal/token/... ./internal/packer ./cmd/bastion-packer
+TESTPKCS11  := CGO_ENABLED=1 go test -tags pkcs11 -count=1
 RACE        := $(shell command -v gcc >/dev/null 2>&1 && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-real model-signing conformance check lint bench certify-link certify-crash fuzz clean
+.PHONY: help build build-pkcs11 demo test test-pkcs11 test-real model-signing conformance check lint bench certify-link certify-crash fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 16
 
 build: ## build both binaries into bin/
 	$(GOBUILD) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+build-pkcs11: ## build bin/bastion-packer-pkcs11, which can use keys in PKCS#11 tokens (needs a C compiler)
+	$(if $(RACE),,@echo 'build-pkcs11: no C compiler, which the code for tokens needs (apt-get install gcc libc6-dev)'; exit 1)
+	CGO_ENABLED=1 go build -mod=readonly -trimpath -buildvcs=false -tags pkcs11 -ldflags '$(LDFLAGS)' -o bin/bastion-packer-pkcs11 ./cmd/bastion-packer
 
 demo: build $(if $(filter minilm,$(INPUT)),$(CACHE)/minilm.whl) $(if $(S3),$(CACHE)/bin/minio) ## one release, end to end (INPUT=awq|minilm, S3=1 for a real MinIO)
 	@$(GOBUILD) -o bin/demo ./integration/demo
@@ -31,6 +37,10 @@ test: build ## every test that needs no server of somebody else's, with the race
 	SLUICE_BIN=$(CURDIR)/bin go test $(RACE) -timeout 15m ./...
 	$(if $(RACE),go test -run '^TestEvery|^TestBombs' ./internal/trust)
 
+test-pkcs11: ## the tests with keys in tokens, against SoftHSM (half a minute; needs a C compiler and softhsm2)
+	@command -v softhsm2-util >/dev/null || echo 'SoftHSM is not here: NOTHING is tested with a token (apt-get install softhsm2 opensc)'
+	$(if $(RACE),$(TESTPKCS11) ./internal/token/... && $(TESTPKCS11) -run Token ./internal/packer ./cmd/bastion-packer,@echo 'no C compiler: NOTHING is tested with a token (apt-get install gcc libc6-dev)')
+
 test-real: build $(CACHE)/bin/minio ## the registry against a real MinIO, which it builds (4 CPU minutes, once)
 	SLUICE_REAL=1 SLUICE_MINIO=$(CACHE)/bin/minio go test -tags real -count=1 -timeout 15m ./integration/real/...
 
@@ -39,7 +49,7 @@ model-signing: $(CACHE)/model-signing/bin/model_signing ## the public tool of Op
 conformance: ## the vectors of others against the signatures: the composite draft, Wycheproof, CCTV, a second ML-DSA (a minute; downloads 26 MB, once)
 	cd integration/conformance && go vet ./... && go test -count=1 ./...
 
-check: lint test test-real ## what CI runs
+check: lint test test-pkcs11 test-real ## what CI runs
 
 lint: $(CACHE)/bin/golangci-lint ## formatting, vet, tidy, golangci-lint
 	@test -z "$$(gofmt -l cmd internal pkg integration)" || { gofmt -l cmd internal pkg integration; echo 'gofmt: run gofmt -w on the files above'; exit 1; }
@@ -47,6 +57,7 @@ lint: $(CACHE)/bin/golangci-lint ## formatting, vet, tidy, golangci-lint
 	go vet ./...
 	go vet -tags real ./integration/real/...
 	$(CACHE)/bin/golangci-lint run ./...
+	$(if $(RACE),go vet -tags pkcs11 $(PKCS11) && $(CACHE)/bin/golangci-lint run --build-tags pkcs11 $(PKCS11),@echo 'no C compiler: the code for tokens is not linted')
 
 bench: build ## goodput, CPU, memory beside a raw UDP blast; writes bench/results.json (GROWTH=1GiB,4GiB,16GiB FILES=100000: more rows)
 	@$(GOBUILD) -o bin/bench ./integration/bench

@@ -34,7 +34,7 @@ func arrows() map[string][]string {
 		// The two pipelines. They never import one another.
 		"internal/packer": {
 			"internal/admin", "internal/audit", "internal/checkpoint", "internal/console", "internal/durable", "internal/hub",
-			"internal/journal", "internal/link", "internal/site", "internal/bulletin", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/trust",
+			"internal/journal", "internal/link", "internal/site", "internal/bulletin", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/token", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/quality",
 		},
 		"internal/receiver": {
@@ -47,9 +47,8 @@ func arrows() map[string][]string {
 		"internal/cli":   {"internal/admin", "internal/audit", "internal/console", "internal/journal", "internal/oms", "internal/trust", "pkg/envelope", "pkg/mofn"},
 		"internal/trust": {"pkg/envelope", "pkg/mofn"},
 
-		// What a side knows of trust over time, and the form in which it travels.
-		"internal/site":     {"internal/bulletin", "internal/console", "internal/durable", "internal/trust", "pkg/envelope", "pkg/mofn"},
-		"internal/bulletin": {"pkg/envelope", "pkg/mofn"},
+		// Keys that sign, in files and in tokens. The low side's alone: the receiver signs nothing that people are counted for (ADR 0014).
+		"internal/token": {"internal/trust", "pkg/mofn"},
 
 		// It judges what a journal holds and what a directory says of one; keys and trust objects come from their own packages.
 		"internal/audit": {"internal/console", "internal/journal", "internal/merkle", "internal/trust", "pkg/envelope", "pkg/mofn"},

@@ -18,6 +18,7 @@ import (
 	"sluice/internal/link"
 	"sluice/internal/packer"
 	"sluice/internal/strictyaml"
+	"sluice/internal/token"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
@@ -133,12 +134,18 @@ func sealCommand(s cli.Streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "seal DIR", Short: "Make the envelope of DIR/payload, bind DIR/evidence, sign it", Args: cli.Args(cobra.ExactArgs(1)),
 		Long: "Make DIR/envelope.sluice. What the evidence says (mirror, inspection, gate) goes into the statement.",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			f.dir = args[0]
+			signer, err := token.OpenSigner(f.key, secret(cmd.Context(), f.pass))
+			if err != nil {
+				return cli.Usage(err)
+			}
+			defer cli.CloseInto(&err, signer)
 			req, err := f.request()
 			if err != nil {
 				return cli.Usage(err)
 			}
+			req.Signer = signer
 			bar := cli.NewStages(s.Err, console.Low)
 			req.Progress = bar.Stage("seal")
 			env, err := packer.Seal(cmd.Context(), req)
@@ -150,8 +157,8 @@ func sealCommand(s cli.Streams) *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().StringVar(&f.key, "key", "", "the packer's private key file (required)")
-	c.Flags().StringVar(&f.pass, "passphrase-file", "", "file whose first line is its passphrase (required)")
+	c.Flags().StringVar(&f.key, "key", "", "the packer's private key file, or that of its key in a token (required)")
+	c.Flags().StringVar(&f.pass, "passphrase-file", "", "file whose first line is its passphrase or PIN; without one the terminal asks")
 	c.Flags().StringVar(&p.Stream, "stream", "", "stream (required)")
 	c.Flags().StringVar(&p.Name, "name", "", "name to publish under (required)")
 	c.Flags().StringVar(&p.Version, "version", "", "version; default: the mirrored commit")
@@ -164,22 +171,10 @@ func sealCommand(s cli.Streams) *cobra.Command {
 	c.Flags().StringSliceVar(&p.Audience, "audience", nil, "receiver ids (required)")
 	c.Flags().StringVar(&p.Classification, "classification", "UNCLASSIFIED", "classification label")
 	c.Flags().DurationVar(&f.lifetime, "lifetime", 90*24*time.Hour, "time until it expires")
-	return cli.Require(c, "key", "passphrase-file", "stream", "name", "seq", "audience")
+	return cli.Require(c, "key", "stream", "name", "seq", "audience")
 }
 
 func (f *sealFlags) request() (packer.SealRequest, error) {
-	pass, err := trust.ReadPassphrase(f.pass)
-	if err != nil {
-		return packer.SealRequest{}, err
-	}
-	key, err := trust.OpenKey(f.key, pass)
-	if err != nil {
-		return packer.SealRequest{}, err
-	}
-	signer, err := key.SigningKey()
-	if err != nil {
-		return packer.SealRequest{}, fmt.Errorf("%s: %w", f.key, err)
-	}
 	p := f.predicate
 	p.Kind = envelope.Kind(f.kind)
 	now := time.Now().UTC().Truncate(time.Second)
@@ -188,7 +183,7 @@ func (f *sealFlags) request() (packer.SealRequest, error) {
 	if err := packer.DescribeEvidence(f.dir, f.exception, f.source, &p); err != nil {
 		return packer.SealRequest{}, err
 	}
-	return packer.SealRequest{Dir: f.dir, Predicate: p, Signer: signer}, nil
+	return packer.SealRequest{Dir: f.dir, Predicate: p}, nil
 }
 
 type sendFlags struct {

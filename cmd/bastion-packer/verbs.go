@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"sluice/internal/admin"
 	"sluice/internal/cli"
 	"sluice/internal/packer"
+	"sluice/internal/token"
 	"sluice/internal/trust"
 )
 
@@ -144,7 +146,7 @@ func approveCommand(s cli.Streams) *cobra.Command {
   approve --reject --confirm "WORD WORD"     signs a rejection, which holds the release
 
 REQUEST is the name of a directory below requests/, or the beginning of a release id; it may be left out when there is one request.`,
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			request := strings.Join(args, "")
 			st, err := trust.Load(object, fingerprint)
 			if err != nil {
@@ -160,13 +162,13 @@ REQUEST is the name of a directory below requests/, or the beginning of a releas
 			if reject {
 				req.Decision = "reject"
 			}
-			return decide(s, req, key, pass)
+			return decide(cmd.Context(), s, req, key, pass)
 		},
 	}
 	trustFlags(c, &object, &fingerprint)
 	c.Flags().StringVar(&box, "drop-box", "", "the drop-box folder (required)")
-	c.Flags().StringVar(&key, "key", "", "the officer's private key file")
-	c.Flags().StringVar(&pass, "passphrase-file", "", "file whose first line is the key's passphrase")
+	c.Flags().StringVar(&key, "key", "", "the officer's private key file, or that of their key in a token")
+	c.Flags().StringVar(&pass, "passphrase-file", "", "file whose first line is the key's passphrase or PIN; without one the terminal asks")
 	c.Flags().StringVar(&confirm, "confirm", "", "the first two words of the release id, typed by the officer")
 	c.Flags().StringVar(&note, "note", "", "a remark that goes into the decision")
 	c.Flags().StringSliceVar(&checked, "checked", []string{"manifest"}, "what was checked: bytes, gate, inspection, manifest")
@@ -199,22 +201,15 @@ func approveError(err error) error {
 	return verdict(err)
 }
 
-func decide(s cli.Streams, req packer.ApproveRequest, keyFile, passFile string) error {
-	if keyFile == "" || passFile == "" {
-		return cli.Usage(errors.New("--key and --passphrase-file are required to sign"))
+func decide(ctx context.Context, s cli.Streams, req packer.ApproveRequest, keyFile, passFile string) (err error) {
+	if keyFile == "" {
+		return cli.Usage(errors.New("--key is required to sign"))
 	}
-	pass, err := trust.ReadPassphrase(passFile)
+	signer, err := token.OpenSigner(keyFile, secret(ctx, passFile))
 	if err != nil {
 		return cli.Usage(err)
 	}
-	key, err := trust.OpenKey(keyFile, pass)
-	if err != nil {
-		return cli.Usage(err)
-	}
-	signer, err := key.SigningKey()
-	if err != nil {
-		return cli.Usage(fmt.Errorf("%s: %w", keyFile, err))
-	}
+	defer cli.CloseInto(&err, signer)
 	req.Signer = signer
 	name, err := packer.Approve(req)
 	if err != nil {

@@ -45,7 +45,7 @@ func Check(cfg Config) error {
 }
 
 // checkAgainstTrust holds keys, receivers and streams against the trust object.
-func checkAgainstTrust(cfg Config, st *trust.Store) error {
+func checkAgainstTrust(cfg Config, st *trust.Store) (err error) {
 	var errs []error
 	if _, err := receiverKey(st, cfg.Link.Receiver); err != nil {
 		errs = append(errs, err)
@@ -56,6 +56,7 @@ func checkAgainstTrust(cfg Config, st *trust.Store) error {
 		}
 	}
 	p := Packer{cfg: cfg}
+	defer func() { err = errors.Join(err, p.closeKeys()) }()
 	if err := p.loadKeys(); err != nil {
 		return errors.Join(append(errs, err)...)
 	}

@@ -72,7 +72,7 @@ type Bulletin struct {
 
 // Keys names the bastion's key files and the file with their passphrase.
 type Keys struct {
-	Packer         string `yaml:"packer"`    // suite H1 or H2, signs release statements
+	Packer         string `yaml:"packer"`    // suite H1 or H2, signs release statements; may be in a token
 	Link           string `yaml:"link"`      // suite ED25519-LINK, announces sessions
 	Log            string `yaml:"log"`       // suite H1 or H2, signs checkpoints of the audit log; optional
 	Heartbeat      string `yaml:"heartbeat"` // suite H1 or H2, signs the snapshots of bulletins; optional

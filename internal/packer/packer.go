@@ -20,6 +20,7 @@ import (
 	"sluice/internal/journal"
 	"sluice/internal/link"
 	"sluice/internal/site"
+	"sluice/internal/token"
 	"sluice/internal/trust"
 	"sluice/pkg/mofn"
 )
@@ -47,7 +48,7 @@ type Packer struct {
 	now     func() time.Time
 	report  func(stage, job string, done, total int64)
 	site    *site.Site
-	signer  mofn.Signer
+	signer  token.Signer
 	beats   mofn.Signer // signs snapshots; nil: no bulletins are made
 	linkKey *mofn.SecretKey
 	journal *journal.Journal
@@ -125,20 +126,15 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 	return p, p.journal.Append(p.startEvent(opt.Version))
 }
 
-func (p *Packer) loadKeys() error {
+// loadKeys opens the keys. The packer's may be in a token: the file of the passphrase holds its PIN then, unless the token's URI names another.
+func (p *Packer) loadKeys() (err error) {
+	if p.signer, err = token.OpenSigner(p.cfg.Keys.Packer, token.Secret{File: p.cfg.Keys.PassphraseFile}); err != nil {
+		return fmt.Errorf("keys.packer: %w", err)
+	}
 	pass, err := trust.ReadPassphrase(p.cfg.Keys.PassphraseFile)
 	if err != nil {
 		return err
 	}
-	key, err := trust.OpenKey(p.cfg.Keys.Packer, pass)
-	if err != nil {
-		return err
-	}
-	signer, err := key.SigningKey()
-	if err != nil {
-		return fmt.Errorf("%s: %w", p.cfg.Keys.Packer, err)
-	}
-	p.signer = signer
 	if p.beats, err = heartbeatKey(p.cfg, pass); err != nil {
 		return err
 	}
@@ -146,7 +142,15 @@ func (p *Packer) loadKeys() error {
 	return err
 }
 
-// Close closes the sockets and the journal.
+// closeKeys logs out of a token.
+func (p *Packer) closeKeys() error {
+	if p.signer == nil {
+		return nil
+	}
+	return p.signer.Close()
+}
+
+// Close closes the sockets, the journal and the packer's key.
 func (p *Packer) Close() error {
 	var errs []error
 	errs = append(errs, p.conns.Close())
@@ -161,7 +165,7 @@ func (p *Packer) Close() error {
 	if p.site != nil {
 		errs = append(errs, p.site.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.closeKeys())...)
 }
 
 // NewHub makes the upstream client of the configuration.

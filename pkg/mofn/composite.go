@@ -75,6 +75,9 @@ func (k *PublicKey) HalfIDs() (ids [2]KeyID) {
 	return ids
 }
 
+// Classical is a copy of the classical half, the 32 bytes of an Ed25519 key for H1 and the 97 of a point of P-384 for H2.
+func (k *PublicKey) Classical() []byte { return bytes.Clone(k.key.Halves()[1].Public) }
+
 // Verify checks sig over message in role: both halves, each over all of the message, bound to the role. It returns nil or an
 // error that is ErrSignature (ErrRole when role is not a name). Signature bytes are no identifier: other bytes may verify too.
 func (k *PublicKey) Verify(role string, message, sig []byte) error {

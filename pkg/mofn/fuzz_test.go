@@ -127,6 +127,30 @@ func FuzzOpenSecret(f *testing.F) {
 	})
 }
 
+// FuzzParseTokenKey: what is accepted has exactly one form.
+func FuzzParseTokenKey(f *testing.F) {
+	for _, suite := range []mofn.Suite{mofn.SuiteH1, mofn.SuiteH2} {
+		b, err := newTokenKey(f, suite).Marshal()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		k, err := mofn.ParseTokenKey(b)
+		if err != nil {
+			if k != nil || !errors.Is(err, mofn.ErrKeyFile) {
+				t.Fatalf("%v, %v", k, err)
+			}
+			return
+		}
+		again, err := k.Marshal()
+		if err != nil || !bytes.Equal(bytes.TrimSuffix(again, []byte("\n")), bytes.TrimSuffix(b, []byte("\n"))) || !mofn.IsTokenKey(b) {
+			t.Fatalf("not written as read: %v", err)
+		}
+	})
+}
+
 // FuzzSplitPAE: what is taken apart is put together again as it was.
 func FuzzSplitPAE(f *testing.F) {
 	f.Add(mofn.PAE(statementType, []byte("{}")))

@@ -731,6 +731,28 @@ def check_key_files(folder):
     return len(cases)
 
 
+TOKEN = [("type", str), ("suite", str), ("id", str), ("public", str), ("token", str), ("wrap", str), ("nonce", str), ("wrapped", str),
+         ("comment", str)]
+
+
+def check_token_keys(folder):
+    cases = json.loads((folder / "tokenkeys.json").read_text("utf-8"))
+    need({c["suite"] for c in cases} == {"H1", "H2"}, "tokenkeys.json: suites")
+    for c in cases:
+        raw = c["file"].encode()
+        need(raw.endswith(b"\n"), "section 2: one line")
+        f = decode(raw[:-1], TOKEN)
+        need((f["type"], f["wrap"], f["suite"]) == ("sluice-token-key-v1", "AES-256-GCM", c["suite"]), "section 2: type, wrap or suite")
+        need(re.fullmatch("pkcs11:[!-~]{0,1017}", f["token"]), "section 2: token")
+        nonce, wrapped, seed = unbase64(f["nonce"]), unbase64(f["wrapped"]), bytes.fromhex(c["seed"])
+        need((len(nonce), len(wrapped), len(seed)) == (12, 48, 32), "section 2: lengths")
+        additional = b"\0".join([b"sluice-token-key-v1", f["suite"].encode(), f["id"].encode()])
+        need(gcm_open(bytes.fromhex(c["wrapping_key"]), nonce, wrapped, additional) == seed, "section 2: wrapped")
+        need(gcm_open(bytes.fromhex(c["wrapping_key"]), nonce, wrapped, additional[:-1]) is None, "section 2: wrapped with other additional data")
+        need(key_id(c["suite"], unbase64(f["public"])) == f["id"], "section 1: key id")
+    return len(cases)
+
+
 def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
     before, first = check_first(folder)
@@ -738,7 +760,7 @@ def main():
     good, bad = check_policies(folder, first[2])
     check_composite(folder / "composite.json", SUITES["H1"])
     check_composite(folder / "composite-h2.json", SUITES["H2"])
-    files = check_key_files(folder)
+    files = check_key_files(folder) + check_token_keys(folder)
     tickets, suites, online = check_objects(folder, "ticket"), check_suites(folder), check_objects(folder, "online")
     print("ok: two trust objects, %d good and %d bad policies, %d key files, two composite vectors" % (good, bad, files))
     print("    %d good and %d bad trust objects with ticket keys" % tickets)
