@@ -53,10 +53,6 @@ func arrows() map[string][]string {
 		// It judges what a journal holds and what a directory says of one; keys and trust objects come from their own packages.
 		"internal/audit": {"internal/console", "internal/journal", "internal/merkle", "internal/trust", "pkg/envelope", "pkg/mofn"},
 
-		// What is known of trust over time, and the form in which it travels.
-		"internal/bulletin": {"pkg/envelope", "pkg/mofn"},
-		"internal/site":     {"internal/bulletin", "internal/console", "internal/durable", "internal/trust", "pkg/envelope", "pkg/mofn"},
-
 		// It asks the host as the link does, with the link's own probes, and prints for a person.
 		"internal/doctor": {"internal/console", "internal/link"},
 

@@ -39,7 +39,8 @@ func classes() map[receiver.Disposition]map[string]error {
 			"mofn.ErrTooMany": mofn.ErrTooMany, "mofn.ErrClaim": mofn.ErrClaim, "mofn.ErrRejected": mofn.ErrRejected,
 			"mofn.ErrThreshold": mofn.ErrThreshold, "mofn.ErrTooLarge": mofn.ErrTooLarge, "mofn.ErrNoRule": mofn.ErrNoRule,
 			"trust.ErrAudience": trust.ErrAudience, "trust.ErrExpired": trust.ErrExpired, "trust.ErrRollback": trust.ErrRollback,
-			"trust.ErrFastForward": trust.ErrFastForward, "trust.ErrVoteName": trust.ErrVoteName,
+			"trust.ErrFastForward": trust.ErrFastForward, "trust.ErrVoteName": trust.ErrVoteName, "trust.ErrRevoked": trust.ErrRevoked,
+			"mofn.ErrOrder": mofn.ErrOrder, "mofn.ErrSnapshot": mofn.ErrSnapshot,
 			"registry.ErrConflict": registry.ErrConflict, "registry.ErrRollback": registry.ErrRollback, "registry.ErrInvalid": registry.ErrInvalid,
 			"registry.ErrWithdrawn": registry.ErrWithdrawn,
 			"journal.ErrRollback":   journal.ErrRollback,
@@ -51,6 +52,7 @@ func classes() map[receiver.Disposition]map[string]error {
 		},
 		receiver.Transient: {
 			"mofn.ErrKey": mofn.ErrKey, "mofn.ErrRole": mofn.ErrRole, "mofn.ErrKeyFile": mofn.ErrKeyFile, "mofn.ErrPassphrase": mofn.ErrPassphrase,
+			"trust.ErrStopped": trust.ErrStopped, "mofn.ErrUnknownSigner": mofn.ErrUnknownSigner,
 			"mofn.ErrPolicy": mofn.ErrPolicy, "mofn.ErrTrust": mofn.ErrTrust, "trust.ErrFingerprint": trust.ErrFingerprint,
 			"registry.ErrUnavailable": registry.ErrUnavailable, "registry.ErrNotFound": registry.ErrNotFound, "registry.ErrCorrupt": registry.ErrCorrupt,
 			"registry.ErrNoSpace": registry.ErrNoSpace, "registry.ErrUnsafe": registry.ErrUnsafe, "registry.ErrDenied": registry.ErrDenied,

@@ -4,6 +4,7 @@ package site_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"io/fs"
 	"os"
 	"testing"
@@ -25,7 +26,7 @@ func FuzzTake(f *testing.F) {
 	add := func(b *bulletin.Bulletin) {
 		data, err := b.Bytes()
 		must(f, err)
-		f.Add(data)
+		f.Add(data[:len(data)-44])
 	}
 	add(w.Bulletin(1, [][]byte{first}, nil))
 	add(w.Bulletin(7, [][]byte{first, two}, [][]byte{stop, stranger}))
@@ -37,7 +38,7 @@ func FuzzTake(f *testing.F) {
 	second := w.Payload(two)
 	signed := map[string]bool{mofn.OrderID(w.Payload(stop)): true}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := bulletin.Read(bytes.NewReader(data))
+		b, err := bulletin.Read(bytes.NewReader(sealed(data)))
 		if err != nil {
 			return
 		}
@@ -74,6 +75,13 @@ func FuzzTake(f *testing.F) {
 			}
 		}
 	})
+}
+
+// sealed adds the end section: the fuzzer does not find digests.
+func sealed(data []byte) []byte {
+	out := append(bytes.Clone(data), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32)
+	sum := sha256.Sum256(out)
+	return append(out, sum[:]...)
 }
 
 // BenchmarkTake takes a bulletin of 256 versions, anew and once more.

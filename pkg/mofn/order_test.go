@@ -105,7 +105,9 @@ func TestOrderRefused(t *testing.T) {
 		{"revoke everything", func(o *mofn.Order) { o.Action = "revoke" }, "cannot be revoked; stop it"},
 		{"revoke a stream", func(o *mofn.Order) { o.Action, o.Kind, o.Target = "revoke", "stream", "models/*" }, "cannot be revoked; stop it"},
 		{"stop that lifts", func(o *mofn.Order) { o.Lifts = []string{digest(1)} }, "lifts nothing"},
-		{"revoke that lifts", func(o *mofn.Order) { o.Action, o.Kind, o.Target, o.Lifts = "revoke", "key", digest(1), []string{digest(1)} }, "lifts nothing"},
+		{"revoke that lifts", func(o *mofn.Order) {
+			o.Action, o.Kind, o.Target, o.Lifts = "revoke", "key", digest(1), []string{digest(1)}
+		}, "lifts nothing"},
 		{"resume of nothing", func(o *mofn.Order) { o.Action, o.Kind = "resume", "" }, "names the stops"},
 		{"resume with a kind", func(o *mofn.Order) { o.Action, o.Lifts = "resume", []string{digest(1)} }, "names the stops"},
 		{"resume with a target", func(o *mofn.Order) { o.Action, o.Kind, o.Target, o.Lifts = "resume", "", "x", []string{digest(1)} }, "names the stops"},

@@ -229,7 +229,9 @@ func TestVerifySnapshot(t *testing.T) {
 	bad := snapshotPayload(t, &spoilt)
 	one := with("heartbeat-1")
 	one.Logs = []mofn.LogKey{logKey(t, "sluice/low/bastion-1", "log-1")}
-	by := func(k *mofn.PrivateKey, role string) []mofn.Signature { return []mofn.Signature{signature(t, k, role, message)} }
+	by := func(k *mofn.PrivateKey, role string) []mofn.Signature {
+		return []mofn.Signature{signature(t, k, role, message)}
+	}
 	for _, c := range []struct {
 		name             string
 		keys             []*mofn.Trust
