@@ -22,9 +22,10 @@ const (
 
 	ActionTrustArrived    = "trust object arrived" // it verified, and is in quarantine
 	ActionTrustEffect     = "trust object in effect"
-	ActionOrder           = "order"            // followed by stop, resume or revoke: an officer's order was accepted
-	ActionRefusedBulletin = "refused bulletin" // a part of one
-	ActionFork            = "fork"             // the other side's log contradicts what was seen of it
+	ActionOrder           = "order"                       // followed by stop, resume or revoke: an officer's order was accepted
+	ActionRefusedBulletin = "refused bulletin"            // a part of one
+	ActionAnchor          = "log taken up from an anchor" // of the other side
+	ActionFork            = "fork"                        // the other side's log contradicts what was seen of it
 	ActionRestored        = "restored state accepted"
 )
 

@@ -72,8 +72,8 @@ func (r *Receiver) compareSecond(was, now second) error {
 		what = fmt.Sprintf("it is of receiver %q, this is %q", was.Receiver, now.Receiver)
 	case was.Trust > now.Trust:
 		what = fmt.Sprintf("it knew %d versions of the trust object, the state has %d", was.Trust, now.Trust)
-	case was.Counter > now.Counter:
-		what = fmt.Sprintf("it knew snapshot %d, the state stands at %d", was.Counter, now.Counter)
+	case was.Generation > now.Generation, was.Generation == now.Generation && was.Counter > now.Counter:
+		what = fmt.Sprintf("it knew snapshot %d by the heartbeat key of version %d, the state stands at %d of version %d", was.Counter, was.Generation, now.Counter, now.Generation)
 	case was.Orders > now.Orders:
 		what = fmt.Sprintf("it knew %d orders, the state has %d", was.Orders, now.Orders)
 	case was.Events > now.Events:

@@ -216,7 +216,7 @@ func (r *Receiver) checkPredecessor(env *envelope.Envelope, a mofn.Approval) err
 
 // witness holds the bastion's audit log against its last checkpoint: a log that was rewritten is a fork, and an alarm.
 func (r *Receiver) witness(proofs []bulletin.Proof, s *mofn.Snapshot) error {
-	w, err := r.witnessOf(s.Log.Origin)
+	w, err := r.witnessOf(s.Log.Origin, "")
 	if err != nil || w == nil {
 		return err
 	}
@@ -232,8 +232,9 @@ func (r *Receiver) witness(proofs []bulletin.Proof, s *mofn.Snapshot) error {
 	}
 	at := slices.IndexFunc(proofs, func(p bulletin.Proof) bool { return p.Old == from })
 	if at < 0 {
-		r.log.Warn("the bastion's audit log: no proof begins where this side saw it last", zap.Int64("size", w.Last().Size))
-		return nil
+		if w, at, err = r.anchor(proofs, s.Log.Origin, w.Last().Size); err != nil || at < 0 {
+			return err
+		}
 	}
 	news, err := w.Update(proofs[at].Text)
 	switch {
@@ -247,13 +248,35 @@ func (r *Receiver) witness(proofs []bulletin.Proof, s *mofn.Snapshot) error {
 	case !news:
 		return nil
 	}
-	return r.journal.SetWitness(s.Log.Origin, w.Note(), journal.Event{})
+	if err := r.journal.SetWitness(s.Log.Origin, w.Note(), journal.Event{}); err != nil || s.Counter%site.AnchorEvery != 0 {
+		return err
+	}
+	return r.journal.SetWitness(s.Log.Origin+anchorMark, w.Note(), journal.Event{})
+}
+
+// anchorMark is what the anchor of a log is kept under in the journal, beside what was seen last: no origin has such an end.
+const anchorMark = " anchor"
+
+// anchor is for a receiver that missed so many bulletins that no proof begins where it stands: it goes on from the last anchor that it
+// saw, and the log says that what came between is not proved to be continued. at is below 0 when there is no such proof either.
+func (r *Receiver) anchor(proofs []bulletin.Proof, origin string, stood int64) (w *audit.Witness, at int, err error) {
+	if w, err = r.witnessOf(origin, anchorMark); err != nil || w == nil {
+		return nil, -1, err
+	}
+	at = slices.IndexFunc(proofs, func(p bulletin.Proof) bool { return p.Old == w.Last().Size })
+	if at < 0 || w.Last().Size == 0 {
+		r.log.Warn("the bastion's audit log: no proof begins where this side saw it last", zap.Int64("size", stood))
+		return nil, -1, nil
+	}
+	said := fmt.Sprintf("%s: bulletins were missed; its events %d to %d, which were seen, are not proved to be in it still", origin, w.Last().Size+1, stood)
+	r.log.Warn("the bastion's audit log", zap.String("detail", said))
+	return w, at, r.journal.Append(journal.Event{Actor: r.actor(), Action: audit.ActionAnchor, Detail: said})
 }
 
 // witnessOf takes up what was seen last of a log; nil when the trust object in effect does not bind it. A log that got another key is
 // witnessed anew: what the old key signed says nothing under the new one.
-func (r *Receiver) witnessOf(origin string) (*audit.Witness, error) {
-	state, err := r.journal.Witness(origin)
+func (r *Receiver) witnessOf(origin, mark string) (*audit.Witness, error) {
+	state, err := r.journal.Witness(origin + mark)
 	if err != nil {
 		return nil, err
 	}

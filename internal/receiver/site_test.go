@@ -541,20 +541,35 @@ func TestLogFork(t *testing.T) {
 		w.bulletin()
 	}
 	w.send()
-	note, err = w.r.Journal().Witness(logOrigin)
-	must(t, err)
-	if seen, err = audit.OpenCheckpoint(note, w.log.Key.Public); err != nil || seen.Size != 57 {
-		t.Errorf("after an absence: %d events, %v", seen.Size, err)
+	if size := w.witnessed(); size != 57 || w.said(audit.ActionAnchor) != 0 {
+		t.Errorf("after a short absence: %d events witnessed", size)
+	}
+	for range 100 { // and one that was away for longer than that, but saw bulletin 32
+		w.bulletin()
+	}
+	w.send()
+	if size := w.witnessed(); size != 158 || w.said(audit.ActionAnchor) != 1 {
+		t.Errorf("after a long absence: %d events witnessed, %d times from an anchor", size, w.said(audit.ActionAnchor))
 	}
 	other := newWatched(t, nil)
 	w.journal, w.log = other.journal, audit.NewLog(other.journal, audit.Low, "bastion", w.log.Key)
-	for range 90 {
+	for range 200 {
 		must(t, w.journal.Append(journal.Event{Actor: "test", Action: "rewritten"}))
 	}
 	w.send()
 	if w.said(audit.ActionFork) == 0 {
 		t.Error("a rewritten log was not noticed")
 	}
+}
+
+// witnessed is how far the receiver has seen the bastion's log.
+func (w *watched) witnessed() int64 {
+	w.Helper()
+	note, err := w.r.Journal().Witness(logOrigin)
+	must(w.T, err)
+	c, err := audit.OpenCheckpoint(note, w.log.Key.Public)
+	must(w.T, err)
+	return c.Size
 }
 
 // TestOrderOfPublication: a stream whose rule says chain waits for the predecessor.

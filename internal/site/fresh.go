@@ -261,7 +261,7 @@ func (s *Site) Make(n Next) (*bulletin.Bulletin, *mofn.Snapshot, error) {
 	}
 	err = s.change(func() error {
 		if n.Log.Size > 0 {
-			s.state.Sizes = remember(s.state.Sizes, n.Log.Size)
+			s.state.remember(n.Log.Size, snap.Counter)
 		}
 		return s.note(signed, b.Snapshot, n.Now)
 	})
@@ -276,7 +276,9 @@ func (s *Site) prove(b *bulletin.Bulletin, n Next) error {
 	if n.Log.Size == 0 {
 		return nil
 	}
-	for _, old := range append([]int64{0}, s.state.Sizes...) {
+	sizes := slices.Concat([]int64{0}, s.state.Anchors, s.state.Sizes)
+	slices.Sort(sizes)
+	for _, old := range slices.Compact(sizes) {
 		if old > n.Log.Size {
 			return fmt.Errorf("%w: the audit log had %d events once and has %d now", ErrState, old, n.Log.Size)
 		}
@@ -290,27 +292,26 @@ func (s *Site) prove(b *bulletin.Bulletin, n Next) error {
 }
 
 const (
+	// AnchorEvery: both sides remember how far the log was in every so manieth bulletin, by its counter, and so one that missed the last ones
+	// finds a proof that begins where it stood.
+	AnchorEvery = 32
+
 	recentSizes = 24
-	mostSizes   = bulletin.MaxProofs - 1
+	mostAnchors = bulletin.MaxProofs - 1 - recentSizes
 )
 
-// remember adds a size, and keeps the latest 24 and of the older ones ever fewer: when there are too many, every second of them goes.
-func remember(sizes []int64, size int64) []int64 {
-	if len(sizes) > 0 && sizes[len(sizes)-1] == size {
-		return sizes
+// remember adds the size of the log in the bulletin with a counter.
+func (s *state) remember(size, counter int64) {
+	s.Sizes = last(append(s.Sizes, size), recentSizes)
+	if counter%AnchorEvery == 0 {
+		s.Anchors = last(append(s.Anchors, size), mostAnchors)
 	}
-	sizes = append(slices.Clone(sizes), size)
-	if len(sizes) <= mostSizes {
-		return sizes
-	}
-	old, recent := sizes[:len(sizes)-recentSizes], sizes[len(sizes)-recentSizes:]
-	var kept []int64
-	for i, o := range old {
-		if i%2 == 0 {
-			kept = append(kept, o)
-		}
-	}
-	return append(kept, recent...)
+}
+
+// last gives the last n different ones of a list that grows.
+func last(sizes []int64, n int) []int64 {
+	sizes = slices.Compact(slices.Clone(sizes))
+	return sizes[max(0, len(sizes)-n):]
 }
 
 // State says whether what is known is fresh, in one word.

@@ -147,7 +147,8 @@ type state struct {
 	Generation int64                `json:"generation"` // of the key of the last snapshot
 	Counter    int64                `json:"counter"`    // of the last snapshot that was taken, or made
 	Floor      time.Time            `json:"floor,omitzero"`
-	Sizes      []int64              `json:"sizes,omitempty"` // of the audit log in bulletins that were made, growing: what proofs begin at
+	Sizes      []int64              `json:"sizes,omitempty"`   // of the audit log in the last bulletins that were made, growing: what proofs begin at
+	Anchors    []int64              `json:"anchors,omitempty"` // the same of every 32nd bulletin
 }
 
 const stateType = "sluice-site-v1"
