@@ -33,8 +33,8 @@ func arrows() map[string][]string {
 
 		// The two pipelines. They never import one another.
 		"internal/packer": {
-			"internal/admin", "internal/audit", "internal/checkpoint", "internal/console", "internal/durable", "internal/hub",
-			"internal/journal", "internal/link", "internal/site", "internal/bulletin", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/token", "internal/trust",
+			"internal/admin", "internal/audit", "internal/checkpoint", "internal/console", "internal/dropbox", "internal/durable", "internal/hub",
+			"internal/journal", "internal/link", "internal/officer", "internal/site", "internal/bulletin", "internal/spool", "internal/strictyaml", "internal/ticket", "internal/token", "internal/trust",
 			"pkg/envelope", "pkg/fec", "pkg/mofn", "pkg/quality",
 		},
 		"internal/receiver": {
@@ -44,11 +44,15 @@ func arrows() map[string][]string {
 		},
 
 		// What both commands share, and what joins two packages of pkg/ that must not know one another.
-		"internal/cli":   {"internal/admin", "internal/audit", "internal/console", "internal/journal", "internal/oms", "internal/trust", "pkg/envelope", "pkg/mofn"},
+		"internal/cli":   {"internal/admin", "internal/audit", "internal/console", "internal/dropbox", "internal/journal", "internal/officer", "internal/oms", "internal/trust", "pkg/envelope", "pkg/mofn"},
 		"internal/trust": {"pkg/envelope", "pkg/mofn"},
 
 		// Keys that sign, in files and in tokens. The low side's alone: the receiver signs nothing that people are counted for (ADR 0014).
 		"internal/token": {"internal/trust", "pkg/mofn"},
+
+		// An officer's machine, from the drop-box alone: no daemon, no journal, no network.
+		"internal/officer": {"internal/checkpoint", "internal/console", "internal/dropbox", "internal/strictyaml", "internal/trust", "pkg/envelope", "pkg/mofn", "pkg/quality"},
+		"internal/dropbox": {"pkg/envelope"},
 
 		// It judges what a journal holds and what a directory says of one; keys and trust objects come from their own packages.
 		"internal/audit": {"internal/console", "internal/journal", "internal/merkle", "internal/trust", "pkg/envelope", "pkg/mofn"},

@@ -17,7 +17,6 @@ import (
 	"sluice/internal/cli"
 	"sluice/internal/link"
 	"sluice/internal/link/linktest"
-	"sluice/internal/packer"
 	"sluice/pkg/envelope"
 )
 
@@ -214,7 +213,7 @@ func TestLateApproval(t *testing.T) {
 	}
 
 	t.Log("the missing approval comes, and the same release passes")
-	must(t, packer.DropBox{Dir: s.Path("dropbox")}.Request(env))
+	must(t, s.Request(env))
 	_, err = s.Approve(t.Context(), lab.Security()[1], id)
 	must(t, err)
 	must(t, s.Collect(env, dir))

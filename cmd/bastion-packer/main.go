@@ -22,6 +22,6 @@ func main() { os.Exit(cli.Main(root)) }
 func root(s cli.Streams) *cobra.Command {
 	return cli.Group("bastion-packer", "The low side of Sluice: mirror, inspect, gate, seal, approve, send",
 		runCommand(s), checkCommand(s), doctorCommand(s), calibrateCommand(s), statusCommand(s), verifyCommand(s), cli.VersionCommand(s, cli.Version(version)),
-		mirrorCommand(s), inspectCommand(s), gateCommand(s), sealCommand(s), approveCommand(s), sendCommand(s), ticketCommand(s),
-		cli.AuditCommand(s, defaultConfig, openAudit), cli.KeysCommand(s, tokenKey, tokenCommand(s)), cli.TrustCommand(s, true), cli.HalvesCommand(s))
+		mirrorCommand(s), inspectCommand(s), gateCommand(s), sealCommand(s), officerCommand(s), sendCommand(s), ticketCommand(s),
+		cli.AuditCommand(s, defaultConfig, openAudit), cli.KeysCommand(s, tokenKey, tokenCommand(s)), cli.TrustCommand(s, openSigner), cli.HalvesCommand(s))
 }

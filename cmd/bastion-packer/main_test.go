@@ -24,11 +24,15 @@ import (
 	"sluice/internal/checkpoint/checkpointtest"
 	"sluice/internal/cli"
 	"sluice/internal/cli/clitest"
+	"sluice/internal/dropbox"
 	"sluice/internal/hub/hubtest"
+	"sluice/internal/officer"
 	"sluice/internal/packer"
 	"sluice/internal/ticket"
 	"sluice/internal/trust"
+	"sluice/pkg/envelope"
 	"sluice/pkg/fec"
+	"sluice/pkg/mofn"
 	"sluice/pkg/quality/qualitytest"
 )
 
@@ -50,8 +54,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": clitest.Exit, "flip": clitest.Flip, "expand": clitest.Expand, "edit": clitest.Edit,
-			"snapshot": snapshot(models), "evaluations": evaluations, "request": request, "merge": merge, "pickle": pickle,
-			"shortfall": shortfall(s), "firstline": firstLineOf, "fingerprint": fingerprint, "started": started,
+			"snapshot": snapshot(models), "evaluations": evaluations, "request": request(s), "merge": merge, "pickle": pickle,
+			"shortfall": shortfall(s), "firstline": firstLineOf, "fingerprint": fingerprint, "started": started, "lastword": lastWord, "newpolicy": newPolicy, "proposalwords": proposalWords,
 		},
 		RequireUniqueNames: true,
 	})
@@ -100,17 +104,26 @@ func pickle(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94."), 0o600))
 }
 
-// request is the script command `request JOB BOX`: what the daemon's seal does, JOB/envelope.sluice is put up for approval. It sets
+// request is the script command `request JOB BOX [PREVIOUS-JOB]`: what the daemon's seal does, JOB/envelope.sluice is put up for approval. It sets
 // RELEASE (its id) and WORDS (what an officer types).
-func request(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: request JOB BOX")
+func request(s *clitest.Site) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) < 2 {
+			ts.Fatalf("usage: request JOB BOX [PREVIOUS-JOB]")
+		}
+		env, err := packer.ReadEnvelope(ts.MkAbs(args[0]))
+		ts.Check(err)
+		st, err := s.Trust()
+		ts.Check(err)
+		var prev *envelope.Envelope
+		if len(args) == 3 {
+			prev, err = packer.ReadEnvelope(ts.MkAbs(args[2]))
+			ts.Check(err)
+		}
+		ts.Check(packer.Request(dropbox.Box{Dir: ts.MkAbs(args[1])}, st, env, prev))
+		ts.Setenv("RELEASE", env.ID.String())
+		ts.Setenv("WORDS", officer.Words(env))
 	}
-	env, err := packer.ReadEnvelope(ts.MkAbs(args[0]))
-	ts.Check(err)
-	ts.Check(packer.DropBox{Dir: ts.MkAbs(args[1])}.Request(env))
-	ts.Setenv("RELEASE", env.ID.String())
-	ts.Setenv("WORDS", packer.Words(env))
 }
 
 // started is the script command `started CONFIG`: a daemon that looks upstream once, goes as far as it can, and stops.
@@ -152,6 +165,38 @@ func fingerprint(ts *testscript.TestScript, neg bool, args []string) {
 	st, err := trust.Parse([]byte(ts.ReadFile(args[0])))
 	ts.Check(err)
 	ts.Setenv("FINGERPRINT", hex.EncodeToString(st.Fingerprint[:]))
+}
+
+// lastWord is the script command `lastword FILE NAME`: the last word of a file becomes a variable.
+func lastWord(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: lastword FILE NAME")
+	}
+	words := strings.Fields(ts.ReadFile(args[0]))
+	ts.Setenv(args[1], words[len(words)-1])
+}
+
+// newPolicy is the script command `newpolicy FILE NEW.pub TARGET`: s.ito makes room for n.new. It sets OLDKEY to the key that leaves.
+func newPolicy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: newpolicy FILE NEW.pub TARGET")
+	}
+	text := ts.ReadFile(args[0])
+	_, id, _, _, err := mofn.ParsePublicFile([]byte(ts.ReadFile(args[1])))
+	ts.Check(err)
+	_, rest, _ := strings.Cut(text, "officer s.ito key ")
+	old := rest[:64]
+	ts.Setenv("OLDKEY", old)
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(strings.NewReplacer("s.ito", "n.new", old, id.String()).Replace(text)), 0o600))
+}
+
+// proposalWords is the script command `proposalwords FILE`: it sets TYPED to what confirms the proposal that was printed.
+func proposalWords(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: proposalwords FILE")
+	}
+	_, rest, _ := strings.Cut(ts.ReadFile(args[0]), "\nWORDS ")
+	ts.Setenv("TYPED", strings.Join(strings.Fields(rest)[:2], " "))
 }
 
 // shortfall is the script command `shortfall JOB FILE [NAME=VALUE...]`: a ticket of rx-1 that lacks two source symbols of the sealed release in

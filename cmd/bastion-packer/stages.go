@@ -16,6 +16,7 @@ import (
 	"sluice/internal/cli"
 	"sluice/internal/console"
 	"sluice/internal/link"
+	"sluice/internal/officer"
 	"sluice/internal/packer"
 	"sluice/internal/strictyaml"
 	"sluice/internal/token"
@@ -153,7 +154,7 @@ func sealCommand(s cli.Streams) *cobra.Command {
 			if err != nil {
 				return verdict(err)
 			}
-			_, err = fmt.Fprintf(s.Out, "release %s\nwords   %s\n", env.ID, packer.Words(env))
+			_, err = fmt.Fprintf(s.Out, "release %s\nwords   %s\n", env.ID, officer.Words(env))
 			return err
 		},
 	}

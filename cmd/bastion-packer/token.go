@@ -12,12 +12,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"sluice/internal/cli"
+	"sluice/internal/officer"
 	"sluice/internal/token"
 )
 
 // secret is where a key's passphrase or PIN comes from on a command line: a file, else the person at the terminal.
 func secret(ctx context.Context, file string) token.Secret {
 	return token.Secret{File: file, Ask: cli.AskSecret(ctx)}
+}
+
+// openSigner opens a key that signs: a sealed file, or the file of a key in a token.
+func openSigner(ctx context.Context, key, passphraseFile string) (officer.Signer, error) {
+	return token.OpenSigner(key, secret(ctx, passphraseFile))
 }
 
 // tokenKey makes a key in a token, for `keys generate --token`.

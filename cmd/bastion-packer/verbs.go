@@ -3,19 +3,15 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"sluice/internal/admin"
 	"sluice/internal/cli"
 	"sluice/internal/packer"
-	"sluice/internal/token"
 	"sluice/internal/trust"
 )
 
@@ -131,90 +127,4 @@ func verdict(err error) error {
 func trustFlags(c *cobra.Command, object, fingerprint *string) {
 	c.Flags().StringVar(object, "trust", "", "file of the trust object (required)")
 	c.Flags().StringVar(fingerprint, "fingerprint", "", "its fingerprint, from the paper record (required)")
-}
-
-func approveCommand(s cli.Streams) *cobra.Command {
-	var object, fingerprint, box, key, pass, confirm, note string
-	var show, reject bool
-	var checked []string
-	c := &cobra.Command{
-		Use: "approve [REQUEST]", Short: "Review a request in the drop-box and approve or reject it, as an officer", Args: cli.Args(cobra.MaximumNArgs(1)),
-		Long: `Show the one page about a request, and sign a decision about it.
-
-  approve --show REQUEST                     shows the page and signs nothing
-  approve --confirm "WORD WORD" REQUEST      signs; the words are the first two of the release id on that page
-  approve --reject --confirm "WORD WORD"     signs a rejection, which holds the release
-
-REQUEST is the name of a directory below requests/, or the beginning of a release id; it may be left out when there is one request.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			request := strings.Join(args, "")
-			st, err := trust.Load(object, fingerprint)
-			if err != nil {
-				return cli.Usage(err)
-			}
-			if show || confirm == "" {
-				return showRequest(s, st, packer.DropBox{Dir: box}, request, show)
-			}
-			req := packer.ApproveRequest{
-				Box: packer.DropBox{Dir: box}, Trust: st, Request: request, Decision: "approve",
-				Checked: checked, Confirm: confirm, Note: note, Tool: "bastion-packer " + cli.Version(version), Now: time.Now(),
-			}
-			if reject {
-				req.Decision = "reject"
-			}
-			return decide(cmd.Context(), s, req, key, pass)
-		},
-	}
-	trustFlags(c, &object, &fingerprint)
-	c.Flags().StringVar(&box, "drop-box", "", "the drop-box folder (required)")
-	c.Flags().StringVar(&key, "key", "", "the officer's private key file, or that of their key in a token")
-	c.Flags().StringVar(&pass, "passphrase-file", "", "file whose first line is the key's passphrase or PIN; without one the terminal asks")
-	c.Flags().StringVar(&confirm, "confirm", "", "the first two words of the release id, typed by the officer")
-	c.Flags().StringVar(&note, "note", "", "a remark that goes into the decision")
-	c.Flags().StringSliceVar(&checked, "checked", []string{"manifest"}, "what was checked: bytes, gate, inspection, manifest")
-	c.Flags().BoolVar(&show, "show", false, "show the page and sign nothing")
-	c.Flags().BoolVar(&reject, "reject", false, "reject instead of approve")
-	return cli.Require(c, "trust", "fingerprint", "drop-box")
-}
-
-func showRequest(s cli.Streams, st *trust.Store, box packer.DropBox, request string, asked bool) error {
-	env, err := box.ReadRequest(request)
-	if err != nil {
-		return approveError(err)
-	}
-	if err := st.CheckPacker(env); err != nil {
-		return verdict(err)
-	}
-	if _, err := fmt.Fprint(s.Out, packer.ReviewPage(env)); err != nil || asked {
-		return err
-	}
-	return cli.Usage(errors.New("nothing signed: read the page above, and give its first two WORDS with --confirm"))
-}
-
-// approveError tells what the officer did wrong from what is wrong with the request.
-func approveError(err error) error {
-	for _, wrong := range []error{packer.ErrConfirm, packer.ErrNoOfficer, packer.ErrDecided, packer.ErrRequest} {
-		if errors.Is(err, wrong) {
-			return cli.Usage(err)
-		}
-	}
-	return verdict(err)
-}
-
-func decide(ctx context.Context, s cli.Streams, req packer.ApproveRequest, keyFile, passFile string) (err error) {
-	if keyFile == "" {
-		return cli.Usage(errors.New("--key is required to sign"))
-	}
-	signer, err := token.OpenSigner(keyFile, secret(ctx, passFile))
-	if err != nil {
-		return cli.Usage(err)
-	}
-	defer cli.CloseInto(&err, signer)
-	req.Signer = signer
-	name, err := packer.Approve(req)
-	if err != nil {
-		return approveError(err)
-	}
-	_, err = fmt.Fprintf(s.Out, "%s: signed as %s\n", req.Decision, name)
-	return err
 }

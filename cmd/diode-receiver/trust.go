@@ -15,7 +15,7 @@ import (
 
 // trustCommand is `trust` with what only a receiver has: a quarantine that a person may end, and a second place.
 func trustCommand(s cli.Streams) *cobra.Command {
-	c := cli.TrustCommand(s, false)
+	c := cli.TrustCommand(s, nil)
 	c.AddCommand(trustConfirm(s), trustAcceptRestored(s))
 	return c
 }

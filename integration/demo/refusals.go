@@ -40,6 +40,9 @@ func (d *demo) secondRelease(ctx context.Context) error {
 	if err := d.followLow(ctx, 2, "SEALED"); err != nil {
 		return err
 	}
+	if err := d.review(ctx); err != nil { // against its predecessor, and only what changed is read again
+		return err
+	}
 	for _, o := range []string{lab.Security()[0], lab.Quality()[0]} {
 		if err := d.approve(ctx, o); err != nil {
 			return err

@@ -12,21 +12,29 @@ import (
 	"time"
 
 	"sluice/internal/admin"
+	"sluice/internal/dropbox"
 	"sluice/internal/packer"
 	"sluice/internal/receiver"
+	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 )
 
 var wordsLine = regexp.MustCompile(`(?m)^WORDS +(\S+ \S+)`)
 
-// Show gives the page that an officer is shown about a request.
-func (s *Site) Show(ctx context.Context, release string) (string, error) {
-	return s.Call(ctx, "bastion-packer", "approve", "--show", "--trust", s.Path("trust.json"), "--fingerprint", s.Fingerprint,
-		"--drop-box", s.Path("dropbox"), release)
+// officer runs a verb of an officer, with what this site's officers have; nothing of the user's own officer.yaml.
+func (s *Site) officer(ctx context.Context, verb string, args ...string) (string, error) {
+	return s.Call(ctx, "bastion-packer", append([]string{
+		"officer", verb, "--config", s.Path("officer.yaml"), "--trust", s.Path("trust.json"), "--fingerprint", s.Fingerprint, "--drop-box", s.Path("dropbox"),
+	}, args...)...)
+}
+
+// Show gives the page that an officer is shown about a request. More flags may be given, such as --payload.
+func (s *Site) Show(ctx context.Context, release string, more ...string) (string, error) {
+	return s.officer(ctx, "review", append(more, release)...)
 }
 
 // Approve lets one officer sign a request, with the words of the page they were shown.
-func (s *Site) Approve(ctx context.Context, officer, release string) (string, error) {
+func (s *Site) Approve(ctx context.Context, officer, release string, more ...string) (string, error) {
 	page, err := s.Show(ctx, release)
 	if err != nil {
 		return "", err
@@ -35,8 +43,16 @@ func (s *Site) Approve(ctx context.Context, officer, release string) (string, er
 	if m == nil {
 		return "", fmt.Errorf("the review page shows no words:\n%s", page)
 	}
-	return s.Call(ctx, "bastion-packer", "approve", "--trust", s.Path("trust.json"), "--fingerprint", s.Fingerprint, "--drop-box", s.Path("dropbox"),
-		"--key", s.Path("keys", officer), "--passphrase-file", s.Path("passphrase"), "--confirm", m[1], "--checked", "manifest", release)
+	return s.officer(ctx, "approve", append(more, "--key", s.Path("keys", officer), "--passphrase-file", s.Path("passphrase"), "--confirm", m[1], release)...)
+}
+
+// Request puts a sealed release into the drop-box.
+func (s *Site) Request(env *envelope.Envelope) error {
+	st, err := trust.Load(s.Path("trust.json"), s.Fingerprint)
+	if err != nil {
+		return err
+	}
+	return packer.Request(dropbox.Box{Dir: s.Path("dropbox")}, st, env, nil)
 }
 
 // SealData seals dir/payload as a release of kind dataset with the verbs of the command line, and lets the given officers approve it.
@@ -62,8 +78,7 @@ func (s *Site) seal(ctx context.Context, dir string, seq int, officers []string,
 	if err != nil {
 		return nil, err
 	}
-	box := packer.DropBox{Dir: s.Path("dropbox")}
-	if err := box.Request(env); err != nil {
+	if err := s.Request(env); err != nil {
 		return nil, err
 	}
 	for _, o := range officers {
@@ -76,7 +91,7 @@ func (s *Site) seal(ctx context.Context, dir string, seq int, officers []string,
 
 // Collect merges the approvals of the drop-box into an envelope and writes it into dir.
 func (s *Site) Collect(env *envelope.Envelope, dir string) error {
-	found, problems, err := packer.DropBox{Dir: s.Path("dropbox")}.Approvals(env.ID)
+	found, problems, err := dropbox.Box{Dir: s.Path("dropbox")}.Approvals(env.ID)
 	if err != nil || len(problems) > 0 {
 		return fmt.Errorf("drop-box: %v %w", problems, err)
 	}

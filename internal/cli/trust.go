@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"slices"
@@ -18,17 +17,19 @@ import (
 )
 
 // TrustCommand is `trust`: making the first trust object, and what both sides compare.
-func TrustCommand(s Streams, initialise bool) *cobra.Command {
-	c := Group("trust", "Make and show trust objects", trustFingerprint(s), trustExplain(s))
-	if initialise {
-		c.AddCommand(trustInit(s))
+//
+// open opens the key of an officer, from a file or a token; nil is the high side, where trust objects are not made.
+func TrustCommand(s Streams, open OpenSigner) *cobra.Command {
+	c := Group("trust", "Make, change and show trust objects", trustFingerprint(s), trustExplain(s), trustShow(s))
+	if open != nil {
+		c.AddCommand(trustInit(s), trustPropose(s), trustApprove(s, open), trustJoin(s))
 	}
 	return c
 }
 
 type trustInitFlags struct {
-	policy, root, out              string
-	keys, links, receiver, tickets []string
+	policy, root, out string
+	members
 }
 
 func trustInit(s Streams) *cobra.Command {
@@ -63,10 +64,7 @@ fingerprint: nothing that comes over the link can replace that step.`,
 	c.Flags().StringVar(&f.policy, "policy", "", "file of the policy text (required)")
 	c.Flags().StringVar(&f.root, "root", "", "group whose quorum signs the next trust object (required)")
 	c.Flags().StringVar(&f.out, "out", "", "file of the trust object (required)")
-	c.Flags().StringArrayVar(&f.keys, "key", nil, "public key file of an officer or a packer; repeatable")
-	c.Flags().StringArrayVar(&f.links, "link", nil, "public link key file; repeatable")
-	c.Flags().StringArrayVar(&f.receiver, "receiver", nil, "NAME=FILE, a receiver id and its public hpke key file; repeatable")
-	c.Flags().StringArrayVar(&f.tickets, "ticket", nil, "NAME=FILE, a receiver id and its public ticket key file, so that it may ask for what is missing; repeatable")
+	f.add(c, "key")
 	return Require(c, "policy", "root", "out")
 }
 
@@ -76,62 +74,19 @@ func (f *trustInitFlags) build() (*mofn.Trust, error) {
 		return nil, err
 	}
 	t := &mofn.Trust{
-		Version: 1, Root: f.root, Policy: string(text), Created: time.Now().UTC().Truncate(time.Second).Format(time.RFC3339),
+		Version: 1, Root: f.root, Policy: string(text), Created: envelope.FormatTime(time.Now()),
 		Keys: []mofn.TrustKey{}, Links: []mofn.LinkKey{}, Receivers: []mofn.Receiver{}, Epochs: []mofn.Epoch{},
 	}
-	for _, name := range f.keys {
-		k, err := readPublic(name, mofn.SuiteH1, mofn.SuiteH2)
-		if err != nil {
-			return nil, err
-		}
-		t.Keys = append(t.Keys, mofn.TrustKey{ID: k.id, Suite: k.suite, Public: k.public, Comment: k.comment})
-	}
-	for _, name := range f.links {
-		k, err := readPublic(name, mofn.SuiteLink)
-		if err != nil {
-			return nil, err
-		}
-		t.Links = append(t.Links, mofn.LinkKey{ID: k.id, Public: k.public, Comment: k.comment})
-	}
-	for _, arg := range f.receiver {
-		name, k, err := readNamed("--receiver", arg, mofn.SuiteXWing)
-		if err != nil {
-			return nil, err
-		}
-		t.Receivers = append(t.Receivers, mofn.Receiver{Name: name, HPKE: k.public, Comment: k.comment})
-	}
-	if err := f.addTickets(t); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(t.Keys, func(a, b mofn.TrustKey) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	slices.SortFunc(t.Links, func(a, b mofn.LinkKey) int { return bytes.Compare(a.ID[:], b.ID[:]) })
-	slices.SortFunc(t.Receivers, func(a, b mofn.Receiver) int { return strings.Compare(a.Name, b.Name) })
-	return t, nil
-}
-
-// addTickets gives receivers their ticket keys.
-func (f *trustInitFlags) addTickets(t *mofn.Trust) error {
-	for _, arg := range f.tickets {
-		name, k, err := readNamed("--ticket", arg, mofn.SuiteTicket)
-		if err != nil {
-			return err
-		}
-		at := slices.IndexFunc(t.Receivers, func(r mofn.Receiver) bool { return r.Name == name })
-		if at < 0 {
-			return fmt.Errorf("--ticket %s: there is no --receiver %s", arg, name)
-		}
-		t.Receivers[at].Ticket = k.public
-	}
-	return nil
+	return t, f.members.into(t)
 }
 
 // readNamed reads the key of an argument NAME=FILE.
-func readNamed(flag, arg string, suite mofn.Suite) (string, publicKey, error) {
+func readNamed(flag, arg string, suites ...mofn.Suite) (string, publicKey, error) {
 	name, file, ok := strings.Cut(arg, "=")
 	if !ok {
 		return "", publicKey{}, fmt.Errorf("%s %q is not NAME=FILE", flag, arg)
 	}
-	k, err := readPublic(file, suite)
+	k, err := readPublic(file, suites...)
 	return name, k, err
 }
 

@@ -17,6 +17,7 @@ import (
 	"sluice/internal/audit"
 	"sluice/internal/console"
 	"sluice/internal/journal"
+	"sluice/internal/officer"
 	"sluice/internal/site"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
@@ -97,7 +98,7 @@ const maxDecisions = 64
 // drop-box can put anything there; it must neither hold up nor refuse a release, nor ride along to the receiver.
 func (p *Packer) sift(env *envelope.Envelope, found []envelope.Named) (good []envelope.Named, problems []string) {
 	for _, n := range found {
-		err := checkOwn(p.store(), env, n)
+		err := officer.CheckApproval(p.store(), env, n)
 		if err == nil {
 			err = p.barred(n)
 		}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"sluice/internal/journal"
+	"sluice/internal/officer"
 	"sluice/pkg/envelope"
 	"sluice/pkg/quality"
 )
@@ -97,7 +98,7 @@ func (p *Packer) gate(ctx context.Context, job journal.Job, d jobData) (result, 
 	if err != nil {
 		return result{}, err
 	}
-	return result{to: stateGated, detail: gateSummary(rep), digest: sum, change: setGate(envelope.VerdictPass)}, nil
+	return result{to: stateGated, detail: officer.GateSummary(rep), digest: sum, change: setGate(envelope.VerdictPass)}, nil
 }
 
 func setGate(verdict string) func(*jobData) { return func(d *jobData) { d.Gate = verdict } }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"sluice/internal/audit"
+	"sluice/internal/dropbox"
 	"sluice/internal/hub"
 	"sluice/internal/journal"
 	"sluice/internal/link"
@@ -53,7 +54,7 @@ type Packer struct {
 	linkKey *mofn.SecretKey
 	journal *journal.Journal
 	hub     *hub.Client
-	box     DropBox
+	box     dropbox.Box
 	conns   Conns
 	metrics *metrics
 	audit   *audit.Log // of a daemon
@@ -76,7 +77,7 @@ type Packer struct {
 // Open loads keys and trust, opens the journal and the sockets. The caller closes it.
 func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 	p := &Packer{
-		cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress, box: DropBox{Dir: cfg.DropBox},
+		cfg: cfg, log: opt.Logger, now: opt.Now, report: opt.Progress, box: dropbox.Box{Dir: cfg.DropBox},
 		started: time.Now(), wakeup: make(chan struct{}, 1), rewatch: make(chan struct{}, 1), news: make(chan struct{}, 1), polled: map[string]time.Time{},
 	}
 	if p.now == nil {

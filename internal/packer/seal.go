@@ -17,7 +17,10 @@ import (
 	"time"
 
 	"sluice/internal/checkpoint"
+	"sluice/internal/dropbox"
 	"sluice/internal/journal"
+	"sluice/internal/officer"
+	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
 )
@@ -58,7 +61,7 @@ func sign(st *envelope.Statement, index []byte, evidence []envelope.Named, signe
 	if err != nil {
 		return nil, err
 	}
-	d, err := signDSSE(signer, "packer", envelope.PayloadTypeInToto, payload)
+	d, err := trust.Sign(signer, "packer", envelope.PayloadTypeInToto, payload)
 	if err != nil {
 		return nil, err
 	}
@@ -67,18 +70,6 @@ func sign(st *envelope.Statement, index []byte, evidence []envelope.Named, signe
 		return nil, err
 	}
 	return &envelope.Envelope{Release: release, DSSE: d, Statement: st, ID: envelope.ID(payload), Index: index, Evidence: evidence}, nil
-}
-
-// signDSSE wraps a payload in a DSSE envelope with one signature.
-func signDSSE(signer mofn.Signer, role, payloadType string, payload []byte) (*envelope.DSSE, error) {
-	sig, err := signer.Sign(role, envelope.PAE(payloadType, payload))
-	if err != nil {
-		return nil, fmt.Errorf("sign as %s: %w", role, err)
-	}
-	return &envelope.DSSE{
-		Payload: payload, PayloadType: payloadType,
-		Signatures: []envelope.Signature{{KeyID: signer.KeyID().String(), Sig: sig}},
-	}, nil
 }
 
 // writeEnvelope encodes, decodes what it encoded with the real reader, and only then writes.
@@ -157,7 +148,7 @@ func (p *Packer) seal(ctx context.Context, job journal.Job, d jobData) (result, 
 	if err != nil {
 		return result{}, err
 	}
-	if err := p.box.Request(env); err != nil {
+	if err := p.request(env); err != nil {
 		return result{}, err
 	}
 	sum, err := envelopeDigest(env)
@@ -165,7 +156,7 @@ func (p *Packer) seal(ctx context.Context, job journal.Job, d jobData) (result, 
 		return result{}, err
 	}
 	return result{
-		to: stateSealed, mark: true, digest: sum, key: p.signer.KeyID().String(), detail: fmt.Sprintf("release %.12s, %s epoch %d seq %d; words: %s", env.ID, pred.Stream, pred.Epoch, pred.Seq, Words(env)),
+		to: stateSealed, mark: true, digest: sum, key: p.signer.KeyID().String(), detail: fmt.Sprintf("release %.12s, %s epoch %d seq %d; words: %s", env.ID, pred.Stream, pred.Epoch, pred.Seq, officer.Words(env)),
 		job: func(j *journal.Job) { j.Release, j.Epoch, j.Seq = env.ID.String(), pred.Epoch, pred.Seq },
 	}, nil
 }
@@ -205,7 +196,42 @@ func (p *Packer) quantization(job journal.Job) (*envelope.Quantization, error) {
 	return &envelope.Quantization{Method: q.Method, Bits: int64(q.Bits), GroupSize: int64(q.GroupSize), Version: q.Version}, nil
 }
 
-// Words are the words that an officer types to confirm a release: the first two of its id.
-func Words(env *envelope.Envelope) string {
-	return strings.Join(mofn.Words(env.ID[:])[:2], " ")
+// request puts a sealed release into the drop-box, with its predecessor as far as it is here and the page as this bastion sees it.
+func (p *Packer) request(env *envelope.Envelope) error {
+	prev, err := p.previous(env.Statement.Predicate.Prev)
+	if err != nil {
+		return err
+	}
+	return Request(p.box, p.store(), env, prev)
+}
+
+// Request puts a sealed release into a drop-box, with the envelope of its predecessor; nil: it is not here.
+func Request(box dropbox.Box, st *trust.Store, env, prev *envelope.Envelope) error {
+	view, err := officer.Bastion(st, env, prev)
+	if err != nil {
+		return err
+	}
+	page := view.Page()
+	html, err := page.HTML()
+	if err != nil {
+		return err
+	}
+	return box.PutRequest(env, prev, dropbox.Page{Text: []byte(page.Text()), HTML: html})
+}
+
+// previous reads the envelope of a release of this bastion. One whose work is gone, or that was sealed elsewhere, is nil: the page says so.
+func (p *Packer) previous(id string) (*envelope.Envelope, error) {
+	if id == "" {
+		return nil, nil
+	}
+	jobs, err := p.journal.List(func(j journal.Job) bool { return j.Release == id })
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range jobs {
+		if env, err := ReadEnvelope(p.workDir(j)); err == nil && env.ID.String() == id {
+			return env, nil
+		}
+	}
+	return nil, nil
 }

@@ -22,6 +22,7 @@ import (
 
 	"sluice/internal/audit"
 	"sluice/internal/bulletin"
+	"sluice/internal/dropbox"
 	"sluice/internal/journal"
 	"sluice/internal/link"
 	"sluice/internal/site"
@@ -179,7 +180,7 @@ func boxFiles(root *os.Root, dir string, form *regexp.Regexp) (names, problems [
 
 // takeOrders takes the orders that officers left.
 func (p *Packer) takeOrders() (problems []string, err error) {
-	root, err := p.box.root()
+	root, err := p.box.Made()
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +197,7 @@ func (p *Packer) takeOrders() (problems []string, err error) {
 		if known[name] {
 			continue
 		}
-		data, err := readHostile(root, path.Join("orders", name), maxOrderFile)
+		data, err := dropbox.ReadFile(root, path.Join("orders", name), maxOrderFile)
 		if err != nil {
 			problems = append(problems, err.Error())
 			continue
@@ -234,7 +235,7 @@ func (p *Packer) orderEvent(o mofn.SignedOrder) error {
 
 // takeProposals joins the signatures of a proposed trust object, and takes it when both quorums are there (docs/spec/drop-box.md).
 func (p *Packer) takeProposals() (problems []string, err error) {
-	root, err := p.box.root()
+	root, err := p.box.Made()
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +278,7 @@ func joinProposal(root *os.Root, dir string, files []string) (joined []byte, unf
 	var all *envelope.DSSE
 	seen := map[string]bool{}
 	for _, name := range files {
-		data, err := readHostile(root, path.Join(dir, name), maxTrustFile)
+		data, err := dropbox.ReadFile(root, path.Join(dir, name), maxTrustFile)
 		if err != nil {
 			unfit = append(unfit, err.Error())
 			continue
@@ -312,7 +313,7 @@ func joinProposal(root *os.Root, dir string, files []string) (joined []byte, unf
 
 // showChain keeps trust/chain of the drop-box complete, so that officers' tools have it.
 func (p *Packer) showChain() (problems []string, err error) {
-	root, err := p.box.root()
+	root, err := p.box.Made()
 	if err != nil {
 		return nil, err
 	}
@@ -322,10 +323,10 @@ func (p *Packer) showChain() (problems []string, err error) {
 	}
 	for i, data := range p.site.Chain() {
 		name := fmt.Sprintf("trust/chain/%06d.json", i+1)
-		if have, err := readHostile(root, name, maxTrustFile); err == nil && bytes.Equal(have, data) {
+		if have, err := dropbox.ReadFile(root, name, maxTrustFile); err == nil && bytes.Equal(have, data) {
 			continue
 		}
-		if err := replaceFile(root, name, data); err != nil {
+		if err := dropbox.Replace(root, name, data); err != nil {
 			return nil, fmt.Errorf("drop-box: %w", err)
 		}
 	}
@@ -466,7 +467,7 @@ func (p *Packer) makeBulletin(ctx context.Context) (*bulletin.Bulletin, error) {
 }
 
 func (p *Packer) signSnapshot(payload []byte) ([]byte, error) {
-	d, err := signDSSE(p.beats, mofn.RoleHeartbeat, mofn.SnapshotPayloadType, payload)
+	d, err := trust.Sign(p.beats, mofn.RoleHeartbeat, mofn.SnapshotPayloadType, payload)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"sluice/internal/cli/clitest"
+	"sluice/internal/dropbox"
 	"sluice/internal/hub/hubtest"
 	"sluice/internal/journal"
 	"sluice/internal/link"
@@ -119,7 +120,7 @@ func (l *low) decide(job journal.Job, decision string, officers ...string) {
 	l.t.Helper()
 	env, err := packer.ReadEnvelope(l.WorkDir(job))
 	if err == nil {
-		err = l.site.Decide(packer.DropBox{Dir: l.cfg.DropBox}, env, decision, officers...)
+		err = l.site.Decide(l.t.Context(), dropbox.Box{Dir: l.cfg.DropBox}, env, decision, officers...)
 	}
 	if err != nil {
 		l.t.Fatal(err)

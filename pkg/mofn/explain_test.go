@@ -129,3 +129,28 @@ func TestMeetsGroup(t *testing.T) {
 		}
 	}
 }
+
+// TestInGroup: who is below a group is in it; who is beside or above it is not.
+func TestInGroup(t *testing.T) {
+	r := newRing(t)
+	p := mustPolicy(t, r.fill(everythingPolicy), r.enrolled())
+	for _, c := range []struct {
+		group, who string
+		want       bool
+	}{
+		{"security", "alice", true},
+		{"expert", "alice", true},
+		{"release", "alice", true},
+		{"release", "frank", true},
+		{"security", "dave", false},
+		{"audit", "alice", false},
+		{"release", "gina", false},
+		{"release", "mallory", false},
+		{"release", "security", false},
+		{"nobody", "alice", false},
+	} {
+		if got := p.InGroup(c.group, c.who); got != c.want {
+			t.Errorf("InGroup(%s, %s) is %t", c.group, c.who, got)
+		}
+	}
+}

@@ -173,3 +173,10 @@ func names(people []*officer) []string {
 	}
 	return out
 }
+
+// InGroup reports whether an officer is in a group or below it.
+func (p *Policy) InGroup(group, officer string) bool {
+	g, ok := p.groups[group]
+	o, known := p.officers[officer]
+	return ok && known && g.holds(o)
+}

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"time"
 
+	"sluice/internal/dropbox"
+	"sluice/internal/officer"
 	"sluice/internal/packer"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
@@ -160,8 +162,15 @@ func (s *Site) Seal(ctx context.Context, dir, stream string, seq int64, officers
 	if err != nil {
 		return nil, err
 	}
-	box := packer.DropBox{Dir: filepath.Join(dir, "drop-box")}
-	if err := errors.Join(box.Request(env), s.Decide(box, env, "approve", officers...)); err != nil {
+	st, err := s.Trust()
+	if err != nil {
+		return nil, err
+	}
+	box := dropbox.Box{Dir: filepath.Join(dir, "drop-box")}
+	if err := packer.Request(box, st, env, nil); err != nil {
+		return nil, err
+	}
+	if err := s.Decide(ctx, box, env, envelope.DecisionApprove, officers...); err != nil {
 		return nil, err
 	}
 	if err := Merge(dir, box.Dir); err != nil {
@@ -177,7 +186,7 @@ func Merge(dir, box string) error {
 	if err != nil {
 		return err
 	}
-	found, problems, err := packer.DropBox{Dir: box}.Approvals(env.ID)
+	found, problems, err := dropbox.Box{Dir: box}.Approvals(env.ID)
 	if err != nil || len(problems) > 0 {
 		return fmt.Errorf("drop-box: %v: %w", problems, err)
 	}
@@ -192,24 +201,39 @@ func Merge(dir, box string) error {
 	return errors.Join(err, f.Close())
 }
 
-// Decide lets officers approve or reject a request in a drop-box.
-func (s *Site) Decide(box packer.DropBox, env *envelope.Envelope, decision string, officers ...string) error {
-	st, err := s.Trust()
+// Decide lets officers approve or reject a request in a drop-box, without looking at the bytes.
+func (s *Site) Decide(ctx context.Context, box dropbox.Box, env *envelope.Envelope, decision string, officers ...string) error {
+	anchor, err := officer.OpenAnchor(box, s.Path("trust.json"), s.Fingerprint)
 	if err != nil {
 		return err
 	}
 	for _, o := range officers {
-		signer, err := s.Signer(o)
-		if err != nil {
-			return err
-		}
-		_, err = packer.Approve(packer.ApproveRequest{
-			Box: box, Trust: st, Request: env.ID.String(), Signer: signer, Decision: decision,
-			Checked: []string{"manifest"}, Confirm: packer.Words(env), Tool: "clitest", Now: time.Now(),
-		})
-		if err != nil {
+		if err := s.decide(ctx, box, anchor, env, decision, o); err != nil {
 			return fmt.Errorf("%s: %w", o, err)
 		}
 	}
 	return nil
+}
+
+func (s *Site) decide(ctx context.Context, box dropbox.Box, anchor *officer.Anchor, env *envelope.Envelope, decision, name string) error {
+	signer, err := s.Signer(name)
+	if err != nil {
+		return err
+	}
+	you, err := anchor.PersonOf(signer.KeyID(), name)
+	if err != nil {
+		return err
+	}
+	req, err := box.ReadRequest(env.ID.String())
+	if err != nil {
+		return err
+	}
+	view, err := officer.Look(ctx, box, anchor, req, officer.LookOptions{You: you})
+	if err != nil {
+		return err
+	}
+	_, err = officer.Decide(box, anchor, officer.Decision{
+		View: view, Page: view.Page(), Decision: decision, Typed: officer.Confirmation(env, decision), Tool: "clitest", Now: time.Now(), Signer: signer,
+	})
+	return err
 }
