@@ -67,7 +67,7 @@ func show(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.clean(err)) }()
 	for _, step := range []func(context.Context) error{
-		d.prepareInput, d.prepareSite, d.startDaemons, d.firstRelease, d.prove, d.secondRelease, d.stopDaemons, d.refusals, d.closing,
+		d.prepareInput, d.prepareSite, d.startDaemons, d.firstRelease, d.prove, d.stopAndResume, d.secondRelease, d.stopDaemons, d.refusals, d.closing,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -84,5 +84,5 @@ func newDemo(o options) (*demo, error) {
 		return nil, err
 	}
 	style := console.Detect(os.Stdout, os.Getenv)
-	return &demo{Site: lab.Site{Bin: o.bin, Dir: dir, Hold: time.Second}, opt: o, style: style, tl: console.NewTimeline(os.Stdout, style, nil), out: os.Stdout}, nil
+	return &demo{Site: lab.Site{Bin: o.bin, Dir: dir, Hold: time.Second, Watched: true}, opt: o, style: style, tl: console.NewTimeline(os.Stdout, style, nil), out: os.Stdout}, nil
 }

@@ -37,6 +37,9 @@ type Site struct {
 	Fingerprint string // of the trust object
 	Words       string
 	Hold        time.Duration // of the policy
+	// Watched: the trust object has a heartbeat key and binds the bastion's log, so that bulletins are made, and nothing is published that
+	// none of them names.
+	Watched bool
 }
 
 // Security and Quality are the officers of the policy: 2 of the former and 1 of the latter are needed.
@@ -83,6 +86,10 @@ func (s *Site) makeKeys(ctx context.Context) error {
 	for _, o := range officers() {
 		generate("bastion-packer", o, "sign")
 	}
+	if s.Watched {
+		generate("bastion-packer", "heartbeat", "sign")
+		generate("bastion-packer", "log", "sign")
+	}
 	g.Go(func() error {
 		_, err := s.Call(ctx, "diode-receiver", "keys", "generate", "--use", "model-signing", "--out", s.Path("keys", "model"))
 		return err
@@ -100,6 +107,9 @@ func (s *Site) makeTrust(ctx context.Context) error {
 		"trust", "init", "--policy", s.Path("policy"), "--root", "release", "--out", s.Path("trust.json"),
 		"--link", s.Path("keys", "link.pub"), "--receiver", Receiver + "=" + s.Path("keys", Receiver+".pub"),
 		"--ticket", Receiver + "=" + s.Path("keys", "ticket.pub"),
+	}
+	if s.Watched {
+		args = append(args, "--heartbeat", s.Path("keys", "heartbeat.pub"), "--log", "sluice/low/bastion="+s.Path("keys", "log.pub"))
 	}
 	for _, name := range append([]string{"packer"}, officers()...) {
 		out, err := s.Call(ctx, "bastion-packer", "keys", "show", s.Path("keys", name+".pub"))
@@ -144,7 +154,7 @@ func (s *Site) HighConfig(listen, registry string) error {
 state: %[1]s/high
 log: {level: info, format: text}
 admin: {listen: "unix:%[1]s/high.sock"}
-trust: {object: %[1]s/trust.json, fingerprint: %[2]s}
+trust: {object: %[1]s/trust.json, fingerprint: %[2]s, quarantine: 5s, second_place: %[1]s/second-place}
 keys: {hpke: %[1]s/keys/%[6]s, ticket: %[1]s/keys/ticket, model_signing: %[1]s/keys/model, passphrase_file: %[1]s/passphrase}
 link: {listen: %[3]s, receive_buffer: %[5]s, confine: best-effort}
 registry:
@@ -154,16 +164,21 @@ registry:
 
 // LowConfig is a packer's configuration, without its watch list, which the caller gives. It is written to low.yaml.
 func (s *Site) LowConfig(hub, address, rate, watch string) error {
+	online := ""
+	if s.Watched {
+		online = fmt.Sprintf("heartbeat: %[1]s/keys/heartbeat, log: %[1]s/keys/log, ", s.Dir)
+	}
 	return os.WriteFile(s.Path("low.yaml"), fmt.Appendf(nil, `state: %[1]s/low
 log: {level: info, format: text}
 admin: {listen: "unix:%[1]s/low.sock"}
-trust: {object: %[1]s/trust.json, fingerprint: %[2]s}
-keys: {packer: %[1]s/keys/packer, link: %[1]s/keys/link, passphrase_file: %[1]s/passphrase}
+trust: {object: %[1]s/trust.json, fingerprint: %[2]s, quarantine: 5s}
+bulletin: {every: 5s}
+keys: {packer: %[1]s/keys/packer, link: %[1]s/keys/link, %[8]spassphrase_file: %[1]s/passphrase}
 hub: {endpoint: "%[3]s"}
 drop_box: %[1]s/dropbox
 seal: {audience: [%[7]s], classification: UNCLASSIFIED}
 link: {receiver: %[7]s, address: "%[4]s", mtu: 1500, rate: %[5]s, repair: 10%%, passes: 2}
-%[6]s`, s.Dir, s.Fingerprint, hub, address, rate, watch, Receiver), 0o600)
+%[6]s`, s.Dir, s.Fingerprint, hub, address, rate, watch, Receiver, online), 0o600)
 }
 
 // Call runs one verb to its end and returns what it printed. Another exit code than 0 is a *CallError with the program's own words.

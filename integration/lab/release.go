@@ -46,6 +46,23 @@ func (s *Site) Approve(ctx context.Context, officer, release string, more ...str
 	return s.officer(ctx, "approve", append(more, "--key", s.Path("keys", officer), "--passphrase-file", s.Path("passphrase"), "--confirm", m[1], release)...)
 }
 
+// Order lets one officer stop, resume or revoke, with the word that they would type. args are what the verb takes. It returns the order's id.
+func (s *Site) Order(ctx context.Context, officer, verb, reason string, args ...string) (id string, err error) {
+	out, err := s.officer(ctx, verb, append([]string{
+		"--key", s.Path("keys", officer), "--passphrase-file", s.Path("passphrase"), "--reason", reason, "--confirm", verb,
+	}, args...)...)
+	if err != nil {
+		return "", err
+	}
+	m := orderFile.FindStringSubmatch(out)
+	if m == nil {
+		return "", fmt.Errorf("officer %s named no order: %q", verb, out)
+	}
+	return m[1], nil
+}
+
+var orderFile = regexp.MustCompile(`([0-9a-f]{64})(?:\.json)?`)
+
 // Request puts a sealed release into the drop-box.
 func (s *Site) Request(env *envelope.Envelope) error {
 	st, err := trust.Load(s.Path("trust.json"), s.Fingerprint)

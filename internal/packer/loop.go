@@ -228,7 +228,7 @@ func (p *Packer) commit(job journal.Job, res result, began time.Time) error {
 		return fmt.Errorf("%s -> %s: %w", job.State, res.to, err)
 	}
 	p.metrics.transitions.WithLabelValues(res.to).Inc()
-	if res.to == stateApproved {
+	if res.to == stateSealed || res.to == stateApproved {
 		p.announce()
 	}
 	p.log.Info(res.to, zap.String("job", job.ID), zap.String("stream", job.Stream), zap.String("detail", res.detail), zap.Duration("took", p.now().Sub(began)))

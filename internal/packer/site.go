@@ -492,9 +492,9 @@ func (p *Packer) addLog(ctx context.Context, next *site.Next) error {
 	return nil
 }
 
-// current lists what is current: of each stream the newest release that was approved, and every one that is still being sent.
+// current lists what is current: of each stream the newest release that was sent, and every one that waits for approvals or is being sent.
 func (p *Packer) current() ([]mofn.Current, error) {
-	jobs, err := p.journal.List(func(j journal.Job) bool { return j.State == stateApproved || j.State == stateSent })
+	jobs, err := p.journal.List(func(j journal.Job) bool { return j.State == stateSealed || j.State == stateApproved || j.State == stateSent })
 	if err != nil {
 		return nil, err
 	}
@@ -502,11 +502,12 @@ func (p *Packer) current() ([]mofn.Current, error) {
 	set := map[mofn.Current]bool{}
 	for _, j := range jobs {
 		c := mofn.Current{Stream: j.Stream, Epoch: j.Epoch, Seq: j.Seq, Release: j.Release}
+		if j.State != stateSent {
+			set[c] = true
+			continue
+		}
 		if n, ok := newest[j.Stream]; !ok || n.Epoch < c.Epoch || n.Epoch == c.Epoch && n.Seq < c.Seq {
 			newest[j.Stream] = c
-		}
-		if j.State == stateApproved {
-			set[c] = true
 		}
 	}
 	for _, c := range newest {
