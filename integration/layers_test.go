@@ -50,6 +50,10 @@ func arrows() map[string][]string {
 		// Keys that sign, in files and in tokens. The low side's alone: the receiver signs nothing that people are counted for (ADR 0014).
 		"internal/token": {"internal/trust", "pkg/mofn"},
 
+		// What a side knows of trust over time, and the form in which it travels.
+		"internal/site":     {"internal/bulletin", "internal/console", "internal/durable", "internal/trust", "pkg/envelope", "pkg/mofn"},
+		"internal/bulletin": {"pkg/envelope", "pkg/mofn"},
+
 		// It judges what a journal holds and what a directory says of one; keys and trust objects come from their own packages.
 		"internal/audit": {"internal/console", "internal/journal", "internal/merkle", "internal/trust", "pkg/envelope", "pkg/mofn"},
 
