@@ -54,6 +54,10 @@ func arrows() map[string][]string {
 		"internal/officer": {"internal/checkpoint", "internal/console", "internal/dropbox", "internal/strictyaml", "internal/trust", "pkg/envelope", "pkg/mofn", "pkg/quality"},
 		"internal/dropbox": {"pkg/envelope"},
 
+		// What a side knows of trust over time, and the form in which it travels.
+		"internal/site":     {"internal/bulletin", "internal/console", "internal/durable", "internal/trust", "pkg/envelope", "pkg/mofn"},
+		"internal/bulletin": {"pkg/envelope", "pkg/mofn"},
+
 		// It judges what a journal holds and what a directory says of one; keys and trust objects come from their own packages.
 		"internal/audit": {"internal/console", "internal/journal", "internal/merkle", "internal/trust", "pkg/envelope", "pkg/mofn"},
 

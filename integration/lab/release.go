@@ -61,7 +61,7 @@ func (s *Site) Order(ctx context.Context, officer, verb, reason string, args ...
 	return m[1], nil
 }
 
-var orderFile = regexp.MustCompile(`([0-9a-f]{64})(?:\.json)?`)
+var orderFile = regexp.MustCompile(`orders/([0-9a-f]{64})\.json`)
 
 // Request puts a sealed release into the drop-box.
 func (s *Site) Request(env *envelope.Envelope) error {

@@ -58,9 +58,12 @@ func whole(t testing.TB) []part {
 	orders := w.Sorted([][]byte{w.Order(first, "alice", nil), w.Order(first, "bob", nil)})
 	return []part{
 		{1, 0, "", w.Snapshot(w.Says(1, [][]byte{first, second}, nil))},
-		{2, 0, "000001", first}, {2, 0, "000002", second},
-		{3, 0, orders[0].ID, orders[0].Data}, {3, 0, orders[1].ID, orders[1].Data},
-		{4, 0, "000000000000", []byte("proof\n")}, {4, 0, "000000000012", []byte("proof of 12\n")},
+		{2, 0, "000001", first},
+		{2, 0, "000002", second},
+		{3, 0, orders[0].ID, orders[0].Data},
+		{3, 0, orders[1].ID, orders[1].Data},
+		{4, 0, "000000000000", []byte("proof\n")},
+		{4, 0, "000000000012", []byte("proof of 12\n")},
 	}
 }
 

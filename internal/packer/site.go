@@ -494,7 +494,9 @@ func (p *Packer) addLog(ctx context.Context, next *site.Next) error {
 
 // current lists what is current: of each stream the newest release that was sent, and every one that waits for approvals or is being sent.
 func (p *Packer) current() ([]mofn.Current, error) {
-	jobs, err := p.journal.List(func(j journal.Job) bool { return j.State == stateSealed || j.State == stateApproved || j.State == stateSent })
+	jobs, err := p.journal.List(func(j journal.Job) bool {
+		return j.State == stateSealed || j.State == stateApproved || j.State == stateSent
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,6 @@ import (
 	"sluice/internal/link"
 	"sluice/internal/recv"
 	"sluice/internal/site"
-	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 )
 
@@ -238,5 +237,3 @@ func clip(s string) string {
 func (r *Receiver) event(action, release, detail string) error {
 	return r.journal.Append(r.newEvent(action, release, detail))
 }
-
-func rulesWithoutSuccession(r *Receiver) trust.Rules { return trust.Rules{Receiver: r.cfg.Receiver} }

@@ -91,6 +91,7 @@ func dispositions() []struct {
 		{site.ErrGap, Refused},
 		{site.ErrFork, Refused},
 		{site.ErrReplay, Refused},
+		{site.ErrRollback, Refused},
 		{site.ErrFull, Refused},
 		{mofn.ErrOrder, Refused},
 		{mofn.ErrSnapshot, Refused},

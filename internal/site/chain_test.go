@@ -337,3 +337,19 @@ func TestFirstIsVersionOne(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTakeActivates: a version whose quarantine is over takes effect with the next bulletin, and Taken says so, once.
+func TestTakeActivates(t *testing.T) {
+	l := newLab(t, nil)
+	chain := [][]byte{l.first, l.Next(l.first, nil)}
+	if got := l.fine(l.Bulletin(1, chain, nil)); len(got.Trust) != 1 || len(got.Effect) != 0 {
+		t.Errorf("%d new, %d in effect", len(got.Trust), len(got.Effect))
+	}
+	l.later(3 * day)
+	for i, want := range []int{1, 0} {
+		if got := l.fine(l.Bulletin(int64(i+2), chain, nil)); len(got.Trust) != 0 || len(got.Effect) != want {
+			t.Errorf("%d new, %d in effect, want %d", len(got.Trust), len(got.Effect), want)
+		}
+	}
+	l.standsAt(2, 2)
+}

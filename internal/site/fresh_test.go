@@ -158,7 +158,7 @@ func TestFreshInABubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, nil)
 		for i := int64(1); i <= 10; i++ {
-			time.Sleep(time.Minute)
+			time.Sleep(time.Minute) //nolint:forbidigo // the clock of the bubble
 			l.now = time.Now()
 			s := l.Says(i, [][]byte{l.first}, nil)
 			s.At = l.now.UTC().Format(time.RFC3339)
@@ -169,11 +169,11 @@ func TestFreshInABubble(t *testing.T) {
 				t.Errorf("%+v", f)
 			}
 		}
-		time.Sleep(3 * time.Minute)
+		time.Sleep(3 * time.Minute) //nolint:forbidigo // the clock of the bubble
 		if f := l.site.Fresh(time.Now()); f.Age != 3*time.Minute || f.State == site.Stale {
 			t.Errorf("%+v", f)
 		}
-		time.Sleep(time.Nanosecond)
+		time.Sleep(time.Nanosecond) //nolint:forbidigo // the clock of the bubble
 		if f := l.site.Fresh(time.Now()); f.State != site.Stale {
 			t.Errorf("%+v", f)
 		}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
+	"unsafe" //nolint:depguard // a wall clock that is set back has no other form
 
 	"sluice/internal/bulletin"
 	"sluice/internal/site"
@@ -69,7 +69,7 @@ func wall(mono, at time.Time) time.Time {
 	}
 	out := mono.Add(0)
 	c := (*clock)(unsafe.Pointer(&out))
-	c.wall = uint64(int64(c.wall)+int64(at.Unix()-mono.Unix())<<30)&^(1<<30-1) | uint64(at.Nanosecond())
+	c.wall = uint64(int64(c.wall)+(at.Unix()-mono.Unix())<<30)&^(1<<30-1) | uint64(at.Nanosecond())
 	return out
 }
 

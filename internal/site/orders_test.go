@@ -64,7 +64,7 @@ func TestAttackKeepAStopOut(t *testing.T) {
 	stop := l.Order(l.first, "alice", nil)
 	bogus := l.DSSE(mofn.OrderPayloadType, l.Payload(stop), "security", "mallory")
 	for range 2 {
-		got := l.fine(l.Bulletin(int64(1+l.site.Numbers().Counter), [][]byte{l.first}, [][]byte{bogus}))
+		got := l.fine(l.Bulletin(1+l.site.Numbers().Counter, [][]byte{l.first}, [][]byte{bogus}))
 		if len(got.Orders) != 0 || l.stopped() {
 			t.Fatal("a stranger's signature counts")
 		}

@@ -43,7 +43,7 @@ const (
 	maxOrderReason = 1024
 )
 
-// ErrOrder: an order that is malformed, or that its officer may not give.
+// ErrOrder says that an order is malformed, or that its officer may not give it.
 var ErrOrder = errors.New("mofn: order refused")
 
 // Order is one officer's word about what goes on (bulletin.md section 3). A nil Lifts is written as an empty list.
@@ -163,7 +163,7 @@ func (o *Order) checkTarget() error {
 }
 
 func checkOrderTarget(kind, target string) error {
-	ok := false
+	var ok bool
 	switch kind {
 	case KindEverything:
 		ok = target == ""
@@ -245,7 +245,7 @@ func (p *Policy) VerifyOrder(root string, payload []byte, sigs []Signature, mess
 	return SignedOrder{Order: *o, ID: OrderID(payload), Key: id}, nil
 }
 
-// ErrUnknownSigner: the key of an order is not enrolled now.
+// ErrUnknownSigner says that the key of an order is not enrolled now.
 var ErrUnknownSigner = errors.New("mofn: no enrolled officer's key signed it")
 
 // Standing is what a set of orders comes to (bulletin.md section 3). It is made anew whenever an order or a trust object comes; it

@@ -31,7 +31,7 @@ const (
 	maxInterval = 86400
 )
 
-// ErrSnapshot: a snapshot that is malformed, or not signed by a heartbeat key.
+// ErrSnapshot says that a snapshot is malformed, or not signed by a heartbeat key.
 var ErrSnapshot = errors.New("mofn: snapshot refused")
 
 // Snapshot says what is current (bulletin.md section 2). A nil list is written as an empty one.
