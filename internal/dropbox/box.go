@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"regexp"
@@ -49,6 +50,20 @@ func (b Box) Made() (*os.Root, error) {
 func RequestName(env *envelope.Envelope) string {
 	p := env.Statement.Predicate
 	return fmt.Sprintf("%s-%06d-%.8s", strings.ReplaceAll(p.Stream, "/", "."), p.Seq, env.ID)
+}
+
+// HasRequest says whether the request of a release lies there. A folder that is away has none, and is ErrAway.
+func (b Box) HasRequest(env *envelope.Envelope) (bool, error) {
+	root, err := b.Made()
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
+	_, err = root.Lstat("requests/" + RequestName(env) + "/envelope.sluice")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Page is what the bastion thinks that officers are shown: for people who look into the folder. No tool reads it.

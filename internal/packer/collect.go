@@ -31,9 +31,9 @@ func (p *Packer) collect(_ context.Context, job journal.Job, _ jobData) (result,
 	if err != nil {
 		return result{}, err
 	}
-	found, problems, err := p.box.Approvals(env.ID)
+	found, problems, err := p.lookIntoBox(env)
 	if err != nil {
-		return result{}, err
+		return result{wait: "the drop-box", note: err.Error()}, nil //nolint:nilerr // a stick that is away is looked for again soon, and no failure
 	}
 	found, unfit := p.sift(env, found)
 	problems = append(problems, unfit...)
@@ -65,6 +65,19 @@ func (p *Packer) collect(_ context.Context, job journal.Job, _ jobData) (result,
 		return result{}, err
 	}
 	return result{to: stateApproved, detail: "by " + strings.Join(approval.Officers(), ", "), digest: sum, key: approval.Packer().String()}, nil
+}
+
+// lookIntoBox reads the approvals of a release, and puts the request up again where it is missing: on a stick that was not in when
+// it was sealed, or on another one.
+func (p *Packer) lookIntoBox(env *envelope.Envelope) (found []envelope.Named, problems []string, err error) {
+	there, err := p.box.HasRequest(env)
+	if err == nil && !there {
+		err = p.request(env)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return p.box.Approvals(env.ID)
 }
 
 // recordDecisions puts those words of officers into the log that it does not have yet.
@@ -195,11 +208,12 @@ func (p *Packer) watchBox(ctx context.Context) error {
 	return nil
 }
 
-// addWatches adds the approvals directories that exist now; adding one twice is harmless.
+// addWatches adds the directories that officers write into and that exist now; adding one twice is harmless.
 func (p *Packer) addWatches(w *fsnotify.Watcher) {
-	base := filepath.Join(p.box.Dir, "approvals")
-	dirs := []string{base}
-	if entries, err := os.ReadDir(base); err == nil {
+	dirs := []string{p.box.Dir, filepath.Join(p.box.Dir, "orders")}
+	for _, base := range []string{filepath.Join(p.box.Dir, "approvals"), filepath.Join(p.box.Dir, "trust", "proposals")} {
+		dirs = append(dirs, base)
+		entries, _ := os.ReadDir(base) // it may be away: the poll finds it
 		for _, e := range entries {
 			if e.IsDir() {
 				dirs = append(dirs, filepath.Join(base, e.Name()))

@@ -5,7 +5,10 @@ package packer
 import (
 	"context"
 
+	"sluice/internal/bulletin"
 	"sluice/internal/journal"
+	"sluice/internal/site"
+	"sluice/pkg/envelope"
 )
 
 // Look asks upstream once.
@@ -34,3 +37,29 @@ func (p *Packer) WriteStatus() error { return p.status() }
 
 // WorkDir is a job's directory.
 func (p *Packer) WorkDir(job journal.Job) string { return p.workDir(job) }
+
+// Heed is one look at the drop-box.
+func (p *Packer) Heed() error { return p.heed() }
+
+// Site is what this bastion knows of trust.
+func (p *Packer) Site() *site.Site { return p.site }
+
+// Said is what of the drop-box was not taken.
+func (p *Packer) Said() []string { return p.said }
+
+// TakeOff puts a job on the air.
+func (p *Packer) TakeOff(ctx context.Context, job journal.Job) (context.Context, func()) {
+	id, _ := envelope.ParseDigest(job.Release)
+	return p.takeOff(ctx, job, id)
+}
+
+// MakeBulletin makes the next one, and keeps a daemon's log for it.
+func (p *Packer) MakeBulletin(ctx context.Context) (*bulletin.Bulletin, error) {
+	if p.audit == nil {
+		var err error
+		if p.audit, err = openLog(p.cfg, p.journal); err != nil {
+			return nil, err
+		}
+	}
+	return p.makeBulletin(ctx)
+}

@@ -11,9 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +33,6 @@ const (
 	trustDir = "trust"           // of internal/site, below the state directory
 	lastFile = "latest.bulletin" // the last bulletin, below the state directory: what a person copies onto a medium
 
-	maxOrderFile = 64 << 10
 	maxTrustFile = 8 << 20
 )
 
@@ -152,59 +149,16 @@ func (p *Packer) trustEvent(action string, st *trust.Store) error {
 	})
 }
 
-var (
-	orderName    = regexp.MustCompile(`^[0-9a-f]{64}\.json$`)
-	proposalName = regexp.MustCompile(`^([0-9a-f]{64})(\.[a-z0-9][a-z0-9._-]{0,63}\.[0-9a-f]{8})?\.json$`)
-)
-
-// boxFiles lists a directory of the drop-box: the files that have a name of a form, the others as problems. One that is not there is empty.
-func boxFiles(root *os.Root, dir string, form *regexp.Regexp) (names, problems []string, err error) {
-	entries, err := fs.ReadDir(root.FS(), dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("drop-box: %w", err)
-	}
-	for _, e := range entries {
-		switch {
-		case strings.HasPrefix(e.Name(), "."):
-		case form.MatchString(e.Name()):
-			names = append(names, e.Name())
-		default:
-			problems = append(problems, fmt.Sprintf("%s/%+q is not taken: no such name belongs there", dir, e.Name()))
-		}
-	}
-	return names, problems, nil
-}
-
 // takeOrders takes the orders that officers left.
 func (p *Packer) takeOrders() (problems []string, err error) {
-	root, err := p.box.Made()
+	found, problems, err := p.box.Orders()
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
-	names, problems, err := boxFiles(root, "orders", orderName)
-	if err != nil {
-		return nil, err
-	}
-	known := map[string]bool{}
-	for _, o := range p.site.Orders() {
-		known[o.ID+".json"] = true
-	}
-	for _, name := range names {
-		if known[name] {
-			continue
-		}
-		data, err := dropbox.ReadFile(root, path.Join("orders", name), maxOrderFile)
-		if err != nil {
-			problems = append(problems, err.Error())
-			continue
-		}
-		order, news, err := p.site.AddOrder(data)
+	for _, f := range found {
+		order, news, err := p.site.AddOrder(f.Data)
 		if err != nil && (errors.Is(err, mofn.ErrOrder) || errors.Is(err, bulletin.ErrFormat) || errors.Is(err, site.ErrFull)) {
-			problems = append(problems, fmt.Sprintf("orders/%s does not count: %v", name, err))
+			problems = append(problems, fmt.Sprintf("orders/%s does not count: %v", f.Name, err))
 			continue
 		}
 		if err != nil {
@@ -235,37 +189,27 @@ func (p *Packer) orderEvent(o mofn.SignedOrder) error {
 
 // takeProposals joins the signatures of a proposed trust object, and takes it when both quorums are there (docs/spec/drop-box.md).
 func (p *Packer) takeProposals() (problems []string, err error) {
-	root, err := p.box.Made()
+	proposals, problems, err := p.box.Proposals()
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
-	dir := fmt.Sprintf("trust/proposals/%06d", p.site.Newest().Object.Version+1)
-	names, problems, err := boxFiles(root, dir, proposalName)
-	if err != nil {
-		return nil, err
-	}
-	by := map[string][]string{}
-	for _, n := range names {
-		fp := proposalName.FindStringSubmatch(n)[1]
-		by[fp] = append(by[fp], n)
-	}
-	for fp, files := range by {
-		joined, unfit, err := joinProposal(root, dir, files)
+	next := p.site.Newest().Object.Version + 1
+	for _, proposal := range proposals {
+		if proposal.Version != next || len(proposal.Signed) == 0 {
+			continue
+		}
+		joined, unfit, err := joinProposal(proposal)
 		problems = append(problems, unfit...)
 		if err != nil {
-			problems = append(problems, fmt.Sprintf("%s/%s: %v", dir, fp, err))
+			problems = append(problems, fmt.Sprintf("trust object %.16s: %v", proposal.Fingerprint, err))
 			continue
 		}
 		news, err := p.site.AddTrust(joined, p.now())
 		switch {
 		case err == nil && news:
-			if err := p.trustEvent(audit.ActionTrustArrived, p.site.Newest()); err != nil {
-				return problems, err
-			}
-			return problems, nil // the others proposed the same version, and came too late
+			return problems, p.trustEvent(audit.ActionTrustArrived, p.site.Newest()) // others proposed the same version, and came too late
 		case errors.Is(err, site.ErrChain) || errors.Is(err, site.ErrGap) || errors.Is(err, site.ErrFork) || errors.Is(err, site.ErrFull):
-			problems = append(problems, fmt.Sprintf("trust object %s: %v", fp, err))
+			problems = append(problems, fmt.Sprintf("trust object %.16s: %v", proposal.Fingerprint, err))
 		case err != nil:
 			return problems, err
 		}
@@ -273,28 +217,22 @@ func (p *Packer) takeProposals() (problems []string, err error) {
 	return problems, nil
 }
 
-// joinProposal puts the signatures of files with one payload together. A file that does not fit is named and left out.
-func joinProposal(root *os.Root, dir string, files []string) (joined []byte, unfit []string, err error) {
-	var all *envelope.DSSE
+// joinProposal puts the signatures of a proposal together. A file that holds something else is named and left out.
+func joinProposal(p dropbox.Proposal) (joined []byte, unfit []string, err error) {
+	all, err := envelope.ParseDSSE(p.Data, maxTrustFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	if fp := mofn.Fingerprint(all.Payload); hex.EncodeToString(fp[:]) != p.Fingerprint || all.PayloadType != trust.PayloadType {
+		return nil, nil, errors.New("the proposal holds something else than its name says")
+	}
+	all.Signatures = []envelope.Signature{}
 	seen := map[string]bool{}
-	for _, name := range files {
-		data, err := dropbox.ReadFile(root, path.Join(dir, name), maxTrustFile)
-		if err != nil {
-			unfit = append(unfit, err.Error())
+	for _, f := range p.Signed {
+		d, err := envelope.ParseDSSE(f.Data, maxTrustFile)
+		if err != nil || d.PayloadType != all.PayloadType || !bytes.Equal(d.Payload, all.Payload) {
+			unfit = append(unfit, fmt.Sprintf("%s signs something else than its name says", f.Name))
 			continue
-		}
-		d, err := envelope.ParseDSSE(data, maxTrustFile)
-		if err != nil {
-			unfit = append(unfit, fmt.Sprintf("%s/%s: %v", dir, name, err))
-			continue
-		}
-		fp := mofn.Fingerprint(d.Payload)
-		if hex.EncodeToString(fp[:]) != name[:64] || d.PayloadType != trust.PayloadType {
-			unfit = append(unfit, fmt.Sprintf("%s/%s holds something else than its name says", dir, name))
-			continue
-		}
-		if all == nil {
-			all = &envelope.DSSE{Payload: d.Payload, PayloadType: d.PayloadType, Signatures: []envelope.Signature{}}
 		}
 		for _, g := range d.Signatures {
 			if !seen[g.KeyID] {
@@ -303,9 +241,6 @@ func joinProposal(root *os.Root, dir string, files []string) (joined []byte, unf
 			}
 		}
 	}
-	if all == nil {
-		return nil, unfit, errors.New("nothing of it reads")
-	}
 	slices.SortFunc(all.Signatures, func(a, b envelope.Signature) int { return strings.Compare(a.KeyID, b.KeyID) })
 	joined, err = all.Marshal()
 	return joined, unfit, err
@@ -313,24 +248,7 @@ func joinProposal(root *os.Root, dir string, files []string) (joined []byte, unf
 
 // showChain keeps trust/chain of the drop-box complete, so that officers' tools have it.
 func (p *Packer) showChain() (problems []string, err error) {
-	root, err := p.box.Made()
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	if err := root.MkdirAll("trust/chain", 0o775); err != nil {
-		return nil, fmt.Errorf("drop-box: %w", err)
-	}
-	for i, data := range p.site.Chain() {
-		name := fmt.Sprintf("trust/chain/%06d.json", i+1)
-		if have, err := dropbox.ReadFile(root, name, maxTrustFile); err == nil && bytes.Equal(have, data) {
-			continue
-		}
-		if err := dropbox.Replace(root, name, data); err != nil {
-			return nil, fmt.Errorf("drop-box: %w", err)
-		}
-	}
-	return nil, nil
+	return nil, p.box.PutChain(p.site.Chain())
 }
 
 // stopped says why a job does not move: a stop of everything, of its stream, or of its release.

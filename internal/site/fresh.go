@@ -292,7 +292,7 @@ func (s *Site) prove(b *bulletin.Bulletin, n Next) error {
 }
 
 const (
-	// AnchorEvery: both sides remember how far the log was in every so manieth bulletin, by its counter, and so one that missed the last ones
+	// AnchorEvery is after how many bulletins, by their counter, both sides remember how far the log was, so that one that missed the last ones
 	// finds a proof that begins where it stood.
 	AnchorEvery = 32
 

@@ -49,7 +49,17 @@ func Enough() []string { return []string{"a.roy", "m.lee", "q.ali"} }
 func (s *Site) Path(name string) string { return filepath.Join(s.Dir, name) }
 
 // New makes a site in a directory that exists.
-func New(dir string) (*Site, error) {
+func New(dir string) (*Site, error) { return makeSite(dir, false) }
+
+// NewWatched is New in a directory of its own, with a heartbeat key and the log key of a bastion in the trust object: heartbeat and log.
+func NewWatched(dir string) (*Site, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return makeSite(dir, true)
+}
+
+func makeSite(dir string, online bool) (*Site, error) {
 	s := &Site{Dir: dir}
 	if err := os.WriteFile(s.Path("passphrase"), []byte(Passphrase+"\n"), 0o600); err != nil {
 		return nil, err
@@ -83,8 +93,28 @@ func New(dir string) (*Site, error) {
 	}
 	object.Links = append(object.Links, mofn.LinkKey{ID: link.ID(), Public: link.Public, Comment: "link"})
 	object.Receivers = append(object.Receivers, mofn.Receiver{Name: Receiver, HPKE: hpke.Public, Ticket: asks.Public, Comment: Receiver})
+	if online {
+		if err := s.addOnline(object); err != nil {
+			return nil, err
+		}
+	}
 	object.Policy = policy(ids)
 	return s, s.writeTrust(object)
+}
+
+// addOnline adds the keys that no person holds.
+func (s *Site) addOnline(object *mofn.Trust) error {
+	heartbeat, err := s.key("heartbeat", mofn.SuiteH1)
+	if err != nil {
+		return err
+	}
+	log, err := s.key("log", mofn.SuiteH1)
+	if err != nil {
+		return err
+	}
+	object.Heartbeats = []mofn.TrustKey{{ID: heartbeat.ID(), Suite: heartbeat.Suite, Public: heartbeat.Public, Comment: "heartbeat"}}
+	object.Logs = []mofn.LogKey{{Origin: "sluice/low/bastion", ID: log.ID(), Suite: log.Suite, Public: log.Public, Comment: "log"}}
+	return nil
 }
 
 // key makes one key pair, cheaply sealed.
