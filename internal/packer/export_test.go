@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"sluice/internal/journal"
+	"sluice/internal/trust"
 )
 
 // Look asks upstream once.
@@ -34,3 +35,9 @@ func (p *Packer) WriteStatus() error { return p.status() }
 
 // WorkDir is a job's directory.
 func (p *Packer) WorkDir(job journal.Job) string { return p.workDir(job) }
+
+// Heed takes orders and trust objects out of the drop-box, as the loop does.
+func (p *Packer) Heed() error { return p.heed() }
+
+// Newest is the newest trust object that verified here.
+func (p *Packer) Newest() *trust.Store { return p.site.Newest() }

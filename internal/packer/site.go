@@ -25,6 +25,7 @@ import (
 	"sluice/internal/dropbox"
 	"sluice/internal/journal"
 	"sluice/internal/link"
+	"sluice/internal/officer"
 	"sluice/internal/site"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
@@ -152,10 +153,7 @@ func (p *Packer) trustEvent(action string, st *trust.Store) error {
 	})
 }
 
-var (
-	orderName    = regexp.MustCompile(`^[0-9a-f]{64}\.json$`)
-	proposalName = regexp.MustCompile(`^([0-9a-f]{64})(\.[a-z0-9][a-z0-9._-]{0,63}\.[0-9a-f]{8})?\.json$`)
-)
+var orderName = regexp.MustCompile(`^[0-9a-f]{64}\.json$`)
 
 // boxFiles lists a directory of the drop-box: the files that have a name of a form, the others as problems. One that is not there is empty.
 func boxFiles(root *os.Root, dir string, form *regexp.Regexp) (names, problems []string, err error) {
@@ -233,82 +231,49 @@ func (p *Packer) orderEvent(o mofn.SignedOrder) error {
 	return p.journal.Append(e)
 }
 
-// takeProposals joins the signatures of a proposed trust object, and takes it when both quorums are there (docs/spec/drop-box.md).
+// takeProposals joins the signatures of a proposed trust object, and takes it when both quorums are there (docs/spec/drop-box.md). Each
+// signature is verified by itself first: whoever can write into the drop-box must not hold a rotation up with a bad one.
 func (p *Packer) takeProposals() (problems []string, err error) {
-	root, err := p.box.Made()
+	found, problems, err := p.box.Proposals()
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
-	dir := fmt.Sprintf("trust/proposals/%06d", p.site.Newest().Object.Version+1)
-	names, problems, err := boxFiles(root, dir, proposalName)
-	if err != nil {
-		return nil, err
-	}
-	by := map[string][]string{}
-	for _, n := range names {
-		fp := proposalName.FindStringSubmatch(n)[1]
-		by[fp] = append(by[fp], n)
-	}
-	for fp, files := range by {
-		joined, unfit, err := joinProposal(root, dir, files)
-		problems = append(problems, unfit...)
-		if err != nil {
-			problems = append(problems, fmt.Sprintf("%s/%s: %v", dir, fp, err))
+	for _, f := range found {
+		if f.Version != p.site.Newest().Object.Version+1 {
 			continue
 		}
-		news, err := p.site.AddTrust(joined, p.now())
-		switch {
-		case err == nil && news:
-			if err := p.trustEvent(audit.ActionTrustArrived, p.site.Newest()); err != nil {
-				return problems, err
-			}
-			return problems, nil // the others proposed the same version, and came too late
-		case errors.Is(err, site.ErrChain) || errors.Is(err, site.ErrGap) || errors.Is(err, site.ErrFork) || errors.Is(err, site.ErrFull):
-			problems = append(problems, fmt.Sprintf("trust object %s: %v", fp, err))
-		case err != nil:
+		proposal, err := officer.OpenProposal(p.site.Newest(), f)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("trust object %.16s: %v", f.Fingerprint, err))
+			continue
+		}
+		problems = append(problems, proposal.Problems...)
+		if missing := proposal.Missing(); len(missing) > 0 {
+			problems = append(problems, fmt.Sprintf("trust object %.16s waits: %s", f.Fingerprint, strings.Join(missing, "; ")))
+			continue
+		}
+		unfit, err := p.takeProposal(proposal)
+		problems = append(problems, unfit...)
+		if err != nil {
 			return problems, err
 		}
 	}
 	return problems, nil
 }
 
-// joinProposal puts the signatures of files with one payload together. A file that does not fit is named and left out.
-func joinProposal(root *os.Root, dir string, files []string) (joined []byte, unfit []string, err error) {
-	var all *envelope.DSSE
-	seen := map[string]bool{}
-	for _, name := range files {
-		data, err := dropbox.ReadFile(root, path.Join(dir, name), maxTrustFile)
-		if err != nil {
-			unfit = append(unfit, err.Error())
-			continue
-		}
-		d, err := envelope.ParseDSSE(data, maxTrustFile)
-		if err != nil {
-			unfit = append(unfit, fmt.Sprintf("%s/%s: %v", dir, name, err))
-			continue
-		}
-		fp := mofn.Fingerprint(d.Payload)
-		if hex.EncodeToString(fp[:]) != name[:64] || d.PayloadType != trust.PayloadType {
-			unfit = append(unfit, fmt.Sprintf("%s/%s holds something else than its name says", dir, name))
-			continue
-		}
-		if all == nil {
-			all = &envelope.DSSE{Payload: d.Payload, PayloadType: d.PayloadType, Signatures: []envelope.Signature{}}
-		}
-		for _, g := range d.Signatures {
-			if !seen[g.KeyID] {
-				seen[g.KeyID] = true
-				all.Signatures = append(all.Signatures, g)
-			}
-		}
+func (p *Packer) takeProposal(proposal *officer.Proposal) (problems []string, err error) {
+	joined, err := proposal.Join()
+	if err != nil {
+		return []string{fmt.Sprintf("trust object %.16s: %v", proposal.Fingerprint, err)}, nil
 	}
-	if all == nil {
-		return nil, unfit, errors.New("nothing of it reads")
+	news, err := p.site.AddTrust(joined, p.now())
+	switch {
+	case errors.Is(err, site.ErrChain) || errors.Is(err, site.ErrGap) || errors.Is(err, site.ErrFork) || errors.Is(err, site.ErrFull):
+		return []string{fmt.Sprintf("trust object %.16s: %v", proposal.Fingerprint, err)}, nil
+	case err != nil || !news:
+		return nil, err
 	}
-	slices.SortFunc(all.Signatures, func(a, b envelope.Signature) int { return strings.Compare(a.KeyID, b.KeyID) })
-	joined, err = all.Marshal()
-	return joined, unfit, err
+	return nil, p.trustEvent(audit.ActionTrustArrived, p.site.Newest())
 }
 
 // showChain keeps trust/chain of the drop-box complete, so that officers' tools have it.
