@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": clitest.Exit, "flip": clitest.Flip, "expand": clitest.Expand, "edit": clitest.Edit,
-			"snapshot": snapshot(models), "evaluations": evaluations, "request": request(s), "merge": merge, "pickle": pickle,
+			"snapshot": snapshot(models), "evaluations": evaluations, "request": request, "merge": merge, "pickle": pickle,
 			"shortfall": shortfall(s), "firstline": firstLineOf, "fingerprint": fingerprint, "started": started, "lastword": lastWord, "newpolicy": newPolicy, "proposalwords": proposalWords,
 		},
 		RequireUniqueNames: true,
@@ -104,26 +104,29 @@ func pickle(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94\x8c\x06system\x94\x93\x94\x8c\x02id\x94\x85\x94R\x94."), 0o600))
 }
 
-// request is the script command `request JOB BOX [PREVIOUS-JOB]`: what the daemon's seal does, JOB/envelope.sluice is put up for approval. It sets
-// RELEASE (its id) and WORDS (what an officer types).
-func request(s *clitest.Site) func(*testscript.TestScript, bool, []string) {
-	return func(ts *testscript.TestScript, neg bool, args []string) {
-		if neg || len(args) < 2 {
-			ts.Fatalf("usage: request JOB BOX [PREVIOUS-JOB]")
-		}
-		env, err := packer.ReadEnvelope(ts.MkAbs(args[0]))
-		ts.Check(err)
-		st, err := s.Trust()
-		ts.Check(err)
-		var prev *envelope.Envelope
-		if len(args) == 3 {
-			prev, err = packer.ReadEnvelope(ts.MkAbs(args[2]))
-			ts.Check(err)
-		}
-		ts.Check(packer.Request(dropbox.Box{Dir: ts.MkAbs(args[1])}, st, env, prev))
-		ts.Setenv("RELEASE", env.ID.String())
-		ts.Setenv("WORDS", officer.Words(env))
+// request is the script command `request JOB BOX [PREVIOUS-JOB]`: what the daemon's seal does, JOB/envelope.sluice is put up for approval, by
+// trust.json of the script, or else of the site. It sets RELEASE (its id) and WORDS (what an officer types).
+func request(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: request JOB BOX [PREVIOUS-JOB]")
 	}
+	object, err := os.ReadFile(ts.MkAbs("trust.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		object, err = os.ReadFile(ts.MkAbs("keys/trust.json"))
+	}
+	ts.Check(err)
+	st, err := trust.Parse(object)
+	ts.Check(err)
+	env, err := packer.ReadEnvelope(ts.MkAbs(args[0]))
+	ts.Check(err)
+	var prev *envelope.Envelope
+	if len(args) == 3 {
+		prev, err = packer.ReadEnvelope(ts.MkAbs(args[2]))
+		ts.Check(err)
+	}
+	ts.Check(packer.Request(dropbox.Box{Dir: ts.MkAbs(args[1])}, st, env, prev))
+	ts.Setenv("RELEASE", env.ID.String())
+	ts.Setenv("WORDS", officer.Words(env))
 }
 
 // started is the script command `started CONFIG`: a daemon that looks upstream once, goes as far as it can, and stops.

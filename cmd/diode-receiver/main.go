@@ -22,5 +22,5 @@ func main() { os.Exit(cli.Main(root)) }
 func root(s cli.Streams) *cobra.Command {
 	return cli.Group("diode-receiver", "The high side of Sluice: receive, verify, hold, publish",
 		runCommand(s), checkCommand(s), doctorCommand(s), calibrateCommand(s), statusCommand(s), verifyCommand(s), cli.VersionCommand(s, cli.Version(version)),
-		importCommand(s), recvCommand(s), ticketCommand(s), listCommand(s), fsckCommand(s), cli.AuditCommand(s, defaultConfig, openAudit), cli.KeysCommand(s, nil), trustCommand(s), cli.HalvesCommand(s))
+		importCommand(s), confirmCommand(s), recvCommand(s), ticketCommand(s), listCommand(s), fsckCommand(s), cli.AuditCommand(s, defaultConfig, openAudit), cli.KeysCommand(s, nil), trustCommand(s), cli.HalvesCommand(s))
 }

@@ -27,6 +27,7 @@ const (
 	ActionAnchor          = "log taken up from an anchor" // of the other side
 	ActionFork            = "fork"                        // the other side's log contradicts what was seen of it
 	ActionRestored        = "restored state accepted"
+	ActionConfirmed       = "confirmed" // a person at the high side let a release be published
 )
 
 const (

@@ -124,6 +124,9 @@ func staging(t testing.TB, files fstest.MapFS) *os.Root {
 
 func openSeen(t testing.TB, dir string) *officer.Seen {
 	t.Helper()
+	if err := os.Chmod(dir, 0o700); err != nil && !errors.Is(err, fs.ErrNotExist) { // whatever the umask is
+		t.Fatal(err)
+	}
 	s, err := officer.OpenSeen(dir)
 	must(t, err)
 	t.Cleanup(func() { _ = s.Close() })

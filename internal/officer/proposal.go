@@ -56,7 +56,7 @@ func ReadProposals(box dropbox.Box, anchor *Anchor) (out []*Proposal, problems [
 		if f.Version <= anchor.Newest().Object.Version && f.Data != nil {
 			continue // it was decided
 		}
-		p, err := readProposal(anchor, f)
+		p, err := OpenProposal(anchor.Newest(), f)
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("%06d/%.16s: %v", f.Version, f.Fingerprint, err))
 			continue
@@ -88,8 +88,9 @@ func FindProposal(box dropbox.Box, anchor *Anchor, begin string) (*Proposal, err
 	return hits[0], nil
 }
 
-// readProposal holds a proposal against the names of its files and the chain.
-func readProposal(anchor *Anchor, f dropbox.Proposal) (*Proposal, error) {
+// OpenProposal holds a proposal against the names of its files and the newest version, and verifies each signature by itself: one that is
+// bad must not hold up the others. Errors: ErrProposal.
+func OpenProposal(newest *trust.Store, f dropbox.Proposal) (*Proposal, error) {
 	if f.Data == nil {
 		return nil, fmt.Errorf("%w: signatures without the proposal itself", ErrProposal)
 	}
@@ -97,7 +98,7 @@ func readProposal(anchor *Anchor, f dropbox.Proposal) (*Proposal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProposal, err)
 	}
-	p, err := newProposal(anchor, d.Payload)
+	p, err := newProposal(newest, d.Payload)
 	if err != nil {
 		return nil, err
 	}
@@ -117,12 +118,11 @@ func readProposal(anchor *Anchor, f dropbox.Proposal) (*Proposal, error) {
 	return p, nil
 }
 
-func newProposal(anchor *Anchor, payload []byte) (*Proposal, error) {
+func newProposal(current *trust.Store, payload []byte) (*Proposal, error) {
 	next, err := mofn.ParseTrust(payload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProposal, err)
 	}
-	current := anchor.Newest()
 	if next.Version != current.Object.Version+1 || next.Prev != hex.EncodeToString(current.Fingerprint[:]) {
 		return nil, fmt.Errorf("%w: it is version %d after %.16s; the newest here is version %d, %.16x", ErrProposal, next.Version, next.Prev,
 			current.Object.Version, current.Fingerprint)
@@ -236,7 +236,7 @@ func Propose(box dropbox.Box, anchor *Anchor, next *mofn.Trust) (*Proposal, erro
 	if err != nil {
 		return nil, err
 	}
-	p, err := newProposal(anchor, payload)
+	p, err := newProposal(current, payload)
 	if err != nil {
 		return nil, err
 	}

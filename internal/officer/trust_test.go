@@ -181,10 +181,23 @@ func TestHostileProposals(t *testing.T) {
 	if got := all[0].Missing(); len(got) != 2 {
 		t.Errorf("strange signatures count: %q", got)
 	}
+	for _, name := range []string{"m.lee", "a.roy", "new a.roy"} { // and hold nobody up
+		if err := signAll(r, all[0], name); err != nil {
+			t.Errorf("%s beside strange signatures: %v", name, err)
+		}
+	}
+	if _, err := all[0].Join(); err != nil {
+		t.Errorf("not joined: %v", err)
+	}
 	same := *r.Store.Object
 	if _, err := officer.Propose(r.box, r.anchor, &same); !errors.Is(err, officer.ErrProposal) {
 		t.Errorf("nothing differs: %v", err)
 	}
+}
+
+func signAll(r *room, p *officer.Proposal, name string) error {
+	_, _, err := officer.SignProposal(r.box, p, r.Keys[name])
+	return err
 }
 
 func TestCompare(t *testing.T) {

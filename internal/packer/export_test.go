@@ -8,6 +8,7 @@ import (
 	"sluice/internal/bulletin"
 	"sluice/internal/journal"
 	"sluice/internal/site"
+	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 )
 
@@ -63,3 +64,6 @@ func (p *Packer) MakeBulletin(ctx context.Context) (*bulletin.Bulletin, error) {
 	}
 	return p.makeBulletin(ctx)
 }
+
+// Newest is the newest trust object that verified here.
+func (p *Packer) Newest() *trust.Store { return p.site.Newest() }

@@ -20,9 +20,9 @@ import (
 
 	"sluice/internal/audit"
 	"sluice/internal/bulletin"
-	"sluice/internal/dropbox"
 	"sluice/internal/journal"
 	"sluice/internal/link"
+	"sluice/internal/officer"
 	"sluice/internal/site"
 	"sluice/internal/trust"
 	"sluice/pkg/envelope"
@@ -187,63 +187,49 @@ func (p *Packer) orderEvent(o mofn.SignedOrder) error {
 	return p.journal.Append(e)
 }
 
-// takeProposals joins the signatures of a proposed trust object, and takes it when both quorums are there (docs/spec/drop-box.md).
+// takeProposals joins the signatures of a proposed trust object, and takes it when both quorums are there (docs/spec/drop-box.md). Each
+// signature is verified by itself first: whoever can write into the drop-box must not hold a rotation up with a bad one.
 func (p *Packer) takeProposals() (problems []string, err error) {
-	proposals, problems, err := p.box.Proposals()
+	found, problems, err := p.box.Proposals()
 	if err != nil {
 		return nil, err
 	}
-	next := p.site.Newest().Object.Version + 1
-	for _, proposal := range proposals {
-		if proposal.Version != next || len(proposal.Signed) == 0 {
+	for _, f := range found {
+		if f.Version != p.site.Newest().Object.Version+1 {
 			continue
 		}
-		joined, unfit, err := joinProposal(proposal)
+		proposal, err := officer.OpenProposal(p.site.Newest(), f)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("trust object %.16s: %v", f.Fingerprint, err))
+			continue
+		}
+		problems = append(problems, proposal.Problems...)
+		if missing := proposal.Missing(); len(missing) > 0 {
+			problems = append(problems, fmt.Sprintf("trust object %.16s waits: %s", f.Fingerprint, strings.Join(missing, "; ")))
+			continue
+		}
+		unfit, err := p.takeProposal(proposal)
 		problems = append(problems, unfit...)
 		if err != nil {
-			problems = append(problems, fmt.Sprintf("trust object %.16s: %v", proposal.Fingerprint, err))
-			continue
-		}
-		news, err := p.site.AddTrust(joined, p.now())
-		switch {
-		case err == nil && news:
-			return problems, p.trustEvent(audit.ActionTrustArrived, p.site.Newest()) // others proposed the same version, and came too late
-		case errors.Is(err, site.ErrChain) || errors.Is(err, site.ErrGap) || errors.Is(err, site.ErrFork) || errors.Is(err, site.ErrFull):
-			problems = append(problems, fmt.Sprintf("trust object %.16s: %v", proposal.Fingerprint, err))
-		case err != nil:
 			return problems, err
 		}
 	}
 	return problems, nil
 }
 
-// joinProposal puts the signatures of a proposal together. A file that holds something else is named and left out.
-func joinProposal(p dropbox.Proposal) (joined []byte, unfit []string, err error) {
-	all, err := envelope.ParseDSSE(p.Data, maxTrustFile)
+func (p *Packer) takeProposal(proposal *officer.Proposal) (problems []string, err error) {
+	joined, err := proposal.Join()
 	if err != nil {
-		return nil, nil, err
+		return []string{fmt.Sprintf("trust object %.16s: %v", proposal.Fingerprint, err)}, nil
 	}
-	if fp := mofn.Fingerprint(all.Payload); hex.EncodeToString(fp[:]) != p.Fingerprint || all.PayloadType != trust.PayloadType {
-		return nil, nil, errors.New("the proposal holds something else than its name says")
+	news, err := p.site.AddTrust(joined, p.now())
+	switch {
+	case errors.Is(err, site.ErrChain) || errors.Is(err, site.ErrGap) || errors.Is(err, site.ErrFork) || errors.Is(err, site.ErrFull):
+		return []string{fmt.Sprintf("trust object %.16s: %v", proposal.Fingerprint, err)}, nil
+	case err != nil || !news:
+		return nil, err
 	}
-	all.Signatures = []envelope.Signature{}
-	seen := map[string]bool{}
-	for _, f := range p.Signed {
-		d, err := envelope.ParseDSSE(f.Data, maxTrustFile)
-		if err != nil || d.PayloadType != all.PayloadType || !bytes.Equal(d.Payload, all.Payload) {
-			unfit = append(unfit, fmt.Sprintf("%s signs something else than its name says", f.Name))
-			continue
-		}
-		for _, g := range d.Signatures {
-			if !seen[g.KeyID] {
-				seen[g.KeyID] = true
-				all.Signatures = append(all.Signatures, g)
-			}
-		}
-	}
-	slices.SortFunc(all.Signatures, func(a, b envelope.Signature) int { return strings.Compare(a.KeyID, b.KeyID) })
-	joined, err = all.Marshal()
-	return joined, unfit, err
+	return nil, p.trustEvent(audit.ActionTrustArrived, p.site.Newest())
 }
 
 // showChain keeps trust/chain of the drop-box complete, so that officers' tools have it.

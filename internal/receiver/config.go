@@ -30,6 +30,8 @@ type Config struct {
 	// Retain is how long the spool copy outlives publication; the published bytes are read back once more before it goes.
 	Retain strictyaml.Duration `yaml:"retain"`
 	Limits Limits              `yaml:"limits"`
+	// Confirm holds each release, beyond its hold time, until a person at this site confirmed it.
+	Confirm bool `yaml:"confirm"`
 	// Inspect lists inspection rules whose findings this site accepts.
 	Inspect Inspect `yaml:"inspect"`
 

@@ -71,6 +71,7 @@ func dispositions() []struct {
 		{errBusy, Transient},
 		{errUnlisted, Transient},
 		{errPredecessor, Transient},
+		{errUnconfirmed, Transient},
 		{trust.ErrStopped, Transient},
 		{durable.ErrNoSpace, Transient},
 		{registry.ErrNoSpace, Transient},

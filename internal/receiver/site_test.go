@@ -640,3 +640,31 @@ func TestImportBulletin(t *testing.T) {
 		t.Errorf("a damaged bulletin: %v", err)
 	}
 }
+
+// TestConfirm: a site that wants it publishes nothing that nobody there confirmed, and the log says who did.
+func TestConfirm(t *testing.T) {
+	w := newWatched(t, nil)
+	w.cfg.Confirm = true
+	w.restart()
+	r := w.approved("models/llm", 1)
+	w.list(r)
+	w.send()
+	w.receive(r)
+	w.step()
+	w.want(r, "HELD")
+	if why := w.job(r).LastError; !strings.Contains(why, "diode-receiver confirm "+r.id()[:12]) {
+		t.Errorf("it waits for %q", why)
+	}
+	other := w.approved("models/llm", 2)
+	must(t, receiver.Confirm(w.cfg, other.env.ID, w.clock.Now())) // of another release
+	w.clock.add(10 * time.Minute)
+	w.step()
+	w.want(r, "HELD")
+	must(t, receiver.Confirm(w.cfg, r.env.ID, w.clock.Now()))
+	w.clock.add(10 * time.Minute)
+	w.step()
+	w.published(r)
+	if w.said(audit.ActionConfirmed) != 1 {
+		t.Error("the log does not say who confirmed it")
+	}
+}

@@ -144,13 +144,16 @@ func (r *Receiver) publish(ctx context.Context, job journal.Job, sh *shelf, env 
 	if err != nil {
 		return "", nil, account{}, err
 	}
-	if err := errors.Join(r.checkListed(job), r.checkPredecessor(env, approval)); err != nil {
+	if err := errors.Join(r.checkListed(job), r.checkPredecessor(env, approval), r.checkConfirmed(job)); err != nil {
 		return "", nil, account{}, err
 	}
 	if approval.Hold() > 0 {
 		if to, again, said, err := r.verifyBytes(ctx, job, sh, env); err != nil || to != "" {
 			return to, again, said, err
 		}
+	}
+	if err := r.recordConfirmation(job); err != nil {
+		return "", nil, account{}, err
 	}
 	if err := r.recordDecisions(env); err != nil { // what permits a publication stands in the log before it
 		return "", nil, account{}, err

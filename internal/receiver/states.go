@@ -51,6 +51,7 @@ type jobData struct {
 	Decisions []string `json:"decisions,omitempty"`  // digests of the officers' words that are in the log
 	Listed    bool     `json:"listed,omitempty"`     // a snapshot named it
 	Revoked   bool     `json:"revoked,omitempty"`    // withdrawn for good
+	Confirmed bool     `json:"confirmed,omitempty"`  // the log says that a person here confirmed it
 	SpoolKept bool     `json:"spool_kept,omitempty"` // published, and the spool copy is still there
 	ReadBack  string   `json:"read_back,omitempty"`  // when the published bytes were read back before the spool went
 }
