@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -150,7 +149,9 @@ func TestProposal(t *testing.T) {
 		if v := l.Site().Newest().Object.Version; v != 1 {
 			t.Fatalf("version %d after %d signatures", v, i)
 		}
-		l.must(box.AddSignature(2, name, officer, fmt.Sprintf("%08x", i), l.sign(officer, mofn.RoleRoot, trust.PayloadType, payload)))
+		signer, err := l.site.Signer(officer)
+		l.must(err)
+		l.must(box.AddSignature(2, name, officer, signer.KeyID().String()[:8], l.sign(officer, mofn.RoleRoot, trust.PayloadType, payload)))
 	}
 	l.must(l.Heed())
 	if v := l.Site().Newest().Object.Version; v != 2 {
