@@ -33,7 +33,6 @@ const (
 	trustDir = "trust"           // of internal/site, below the state directory
 	lastFile = "latest.bulletin" // the last bulletin, below the state directory: what a person copies onto a medium
 
-	maxTrustFile = 8 << 20
 )
 
 // openSite opens the chain of trust objects and the orders below the state directory.

@@ -175,7 +175,7 @@ func TestProposal(t *testing.T) {
 // TestStick: a drop-box that goes away and comes back empty, or on another stick, gets the request again, and no time is lost.
 func TestStick(t *testing.T) {
 	l := newLow(t)
-	job := l.run()[0]
+	l.want(l.run()[0], "SEALED", "security")
 	request := filepath.Join(l.cfg.DropBox, "requests")
 	names, err := os.ReadDir(request)
 	l.must(err)
@@ -190,7 +190,7 @@ func TestStick(t *testing.T) {
 	}
 	l.must(os.Remove(l.cfg.DropBox))
 	l.must(os.Mkdir(l.cfg.DropBox, 0o775))
-	job = l.run()[0]
+	job := l.run()[0]
 	l.want(job, "SEALED", "security")
 	again, err := os.ReadDir(request)
 	l.must(err)
