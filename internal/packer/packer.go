@@ -111,7 +111,7 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 	if p.journal, err = journal.Open(filepath.Join(cfg.State, "journal.db"), journal.Options{States: transitions(), Now: p.now}); err != nil {
 		return nil, err
 	}
-	if p.site, err = openSite(cfg, p.now()); err != nil {
+	if p.site, err = cfg.sitePlace().Open(p.now()); err != nil {
 		return nil, err
 	}
 	if err := site.Register(opt.Registerer, func() site.Status { return p.site.Describe(p.now()) }); err != nil {

@@ -6,12 +6,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -29,48 +25,17 @@ import (
 	"sluice/pkg/mofn"
 )
 
-const (
-	trustDir = "trust"           // of internal/site, below the state directory
-	lastFile = "latest.bulletin" // the last bulletin, below the state directory: what a person copies onto a medium
+// lastFile is the last bulletin, below the state directory: what a person copies onto a medium.
+const lastFile = "latest.bulletin"
 
-)
-
-// openSite opens the chain of trust objects and the orders below the state directory.
-func openSite(cfg Config, now time.Time) (*site.Site, error) {
-	first, data, err := trust.LoadData(cfg.Trust.Object, cfg.Trust.Fingerprint)
-	if err != nil {
-		return nil, err
-	}
-	at := filepath.Join(cfg.State, trustDir)
-	if err := os.MkdirAll(at, 0o700); err != nil {
-		return nil, fmt.Errorf("trust: %w", err)
-	}
-	dir, err := os.OpenRoot(at)
-	if err != nil {
-		return nil, fmt.Errorf("trust: %w", err)
-	}
-	s, err := site.Open(site.Options{Dir: dir, First: first, FirstData: data, Quarantine: time.Duration(cfg.Trust.Quarantine), Now: now})
-	if err != nil {
-		return nil, errors.Join(err, dir.Close())
-	}
-	return s, nil
+// sitePlace says where this bastion keeps what it knows of trust.
+func (c Config) sitePlace() site.Place {
+	return site.Place{Dir: c.State, Object: c.Trust.Object, Fingerprint: c.Trust.Fingerprint, Quarantine: time.Duration(c.Trust.Quarantine)}
 }
 
 // CurrentTrust gives the trust object in effect at this bastion, for verbs that work without the daemon. It changes nothing.
 func CurrentTrust(cfg Config) (*trust.Store, error) {
-	first, data, err := trust.LoadData(cfg.Trust.Object, cfg.Trust.Fingerprint)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := os.OpenRoot(filepath.Join(cfg.State, trustDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return first, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("trust: %w", err)
-	}
-	defer dir.Close()
-	been, err := site.Effective(site.Options{Dir: dir, First: first, FirstData: data, Quarantine: time.Duration(cfg.Trust.Quarantine), Now: time.Now()})
+	been, err := cfg.sitePlace().Effective(time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -142,10 +107,9 @@ func (p *Packer) heed() error {
 
 func (p *Packer) trustEvent(action string, st *trust.Store) error {
 	p.log.Info(action, zap.Int64("version", st.Object.Version))
-	return p.journal.Append(journal.Event{
-		Actor: actor, Action: action, Digest: hex.EncodeToString(st.Fingerprint[:]),
-		Detail: fmt.Sprintf("version %d, %s", st.Object.Version, strings.Join(mofn.Words(st.Fingerprint[:]), " ")),
-	})
+	e := audit.TrustEvent(action, st)
+	e.Actor = actor
+	return p.journal.Append(e)
 }
 
 // takeOrders takes the orders that officers left.
@@ -174,15 +138,9 @@ func (p *Packer) takeOrders() (problems []string, err error) {
 }
 
 func (p *Packer) orderEvent(o mofn.SignedOrder) error {
-	what := strings.TrimSpace(o.Kind + " " + o.Target)
-	if o.Action == mofn.ActionResume {
-		what = strings.Join(o.Lifts, " ")
-	}
-	p.log.Warn("order", zap.String("action", o.Action), zap.String("what", what), zap.String("officer", o.Officer), zap.String("reason", o.Reason))
-	e := journal.Event{Actor: actor, Action: audit.ActionOrder + " " + o.Action, Officer: o.Officer, Key: o.Key.String(), Digest: o.ID, Detail: clip(what + ": " + o.Reason)}
-	if o.Kind == mofn.KindRelease {
-		e.Release = o.Target
-	}
+	e := audit.OrderEvent(o)
+	e.Actor, e.Detail = actor, clip(e.Detail)
+	p.log.Warn(e.Action, zap.String("officer", o.Officer), zap.String("detail", e.Detail))
 	return p.journal.Append(e)
 }
 

@@ -152,7 +152,7 @@ func (r *Receiver) openState(ctx context.Context, restored bool) (err error) {
 	if r.journal, err = journal.Open(r.cfg.State+"/journal.db", journal.Options{States: transitions(), Now: r.now}); err != nil {
 		return err
 	}
-	if r.site, err = openSite(r.cfg, r.state, r.wall()); err != nil {
+	if r.site, err = r.cfg.sitePlace().Open(r.wall()); err != nil {
 		return err
 	}
 	look := r.checkSecondPlace

@@ -4,11 +4,9 @@ package receiver
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -27,9 +25,6 @@ import (
 	"sluice/pkg/registry"
 )
 
-// trustDir is the directory of internal/site, below the state directory.
-const trustDir = "trust"
-
 var (
 	// errUnlisted says that no snapshot names the release yet: it may be a part of something else that was played back.
 	errUnlisted = errors.New("receiver: no snapshot of the bastion names this release yet; it is published as soon as one does")
@@ -39,43 +34,14 @@ var (
 	errRestored = errors.New("receiver: the state is older than it was: a backup was restored, or somebody turned it back")
 )
 
-// openSite opens the chain of trust objects, orders and snapshot below the state directory.
-func openSite(cfg Config, state *os.Root, now time.Time) (*site.Site, error) {
-	first, data, err := trust.LoadData(cfg.Trust.Object, cfg.Trust.Fingerprint)
-	if err != nil {
-		return nil, err
-	}
-	if err := state.MkdirAll(trustDir, 0o700); err != nil {
-		return nil, fmt.Errorf("trust: %w", err)
-	}
-	dir, err := state.OpenRoot(trustDir)
-	if err != nil {
-		return nil, fmt.Errorf("trust: %w", err)
-	}
-	s, err := site.Open(site.Options{Dir: dir, First: first, FirstData: data, Quarantine: time.Duration(cfg.Trust.Quarantine), Now: now})
-	if err != nil {
-		return nil, errors.Join(err, dir.Close())
-	}
-	return s, nil
+// sitePlace says where this side keeps what it knows of trust.
+func (c Config) sitePlace() site.Place {
+	return site.Place{Dir: c.State, Object: c.Trust.Object, Fingerprint: c.Trust.Fingerprint, Quarantine: time.Duration(c.Trust.Quarantine)}
 }
 
 // CurrentTrust gives the trust objects that have been in effect at this site, the newest first, for verbs that judge without the
 // daemon. It changes nothing.
-func CurrentTrust(cfg Config) ([]*trust.Store, error) {
-	first, data, err := trust.LoadData(cfg.Trust.Object, cfg.Trust.Fingerprint)
-	if err != nil {
-		return nil, err
-	}
-	dir, err := os.OpenRoot(cfg.State + "/" + trustDir)
-	if errors.Is(err, os.ErrNotExist) {
-		return []*trust.Store{first}, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("trust: %w", err)
-	}
-	defer dir.Close()
-	return site.Effective(site.Options{Dir: dir, First: first, FirstData: data, Quarantine: time.Duration(cfg.Trust.Quarantine), Now: time.Now()})
-}
+func CurrentTrust(cfg Config) ([]*trust.Store, error) { return cfg.sitePlace().Effective(time.Now()) }
 
 // store is the trust object in effect.
 func (r *Receiver) store() *trust.Store { return r.site.Trust() }
@@ -141,22 +107,14 @@ func (r *Receiver) TakeBulletin(b *bulletin.Bulletin) error {
 }
 
 func (r *Receiver) trustEvent(action string, st *trust.Store) journal.Event {
-	return journal.Event{
-		Actor: r.actor(), Action: action, Digest: hex.EncodeToString(st.Fingerprint[:]),
-		Detail: fmt.Sprintf("version %d, %s", st.Object.Version, strings.Join(mofn.Words(st.Fingerprint[:]), " ")),
-	}
+	e := audit.TrustEvent(action, st)
+	e.Actor = r.actor()
+	return e
 }
 
-// orderEvent is the event of an order that was accepted.
 func (r *Receiver) orderEvent(o mofn.SignedOrder) journal.Event {
-	what := strings.TrimSpace(o.Kind + " " + o.Target)
-	if o.Action == mofn.ActionResume {
-		what = strings.Join(o.Lifts, " ")
-	}
-	e := journal.Event{Actor: r.actor(), Action: audit.ActionOrder + " " + o.Action, Officer: o.Officer, Key: o.Key.String(), Digest: o.ID, Detail: clip(what + ": " + o.Reason)}
-	if o.Kind == mofn.KindRelease {
-		e.Release = o.Target
-	}
+	e := audit.OrderEvent(o)
+	e.Actor, e.Detail = r.actor(), clip(e.Detail)
 	return e
 }
 
