@@ -35,7 +35,7 @@ demo: build $(if $(filter minilm,$(INPUT)),$(CACHE)/minilm.whl) $(if $(S3),$(CAC
 test: build ## every test that needs no server of somebody else's, with the race detector where there is a C compiler
 	$(if $(RACE),,@echo 'no C compiler: testing without the race detector, which needs one (apt-get install gcc libc6-dev)')
 	SLUICE_BIN=$(CURDIR)/bin go test $(RACE) -timeout 15m ./...
-	$(if $(RACE),go test -run '^TestEvery|^TestBombs' ./internal/trust)
+	$(if $(RACE),go test -run '^TestEvery|^TestBombs|^TestCrash$$|^TestChain|^TestDamage$$' ./internal/trust ./internal/site)
 
 test-pkcs11: ## the tests with keys in tokens, against SoftHSM (half a minute; needs a C compiler and softhsm2)
 	@command -v softhsm2-util >/dev/null || echo 'SoftHSM is not here: NOTHING is tested with a token (apt-get install softhsm2 opensc)'

@@ -150,16 +150,20 @@ func (s *Site) HighConfig(listen, registry string) error {
 		quoted = append(quoted, fmt.Sprintf("%q", address))
 	}
 	listen = "[" + strings.Join(quoted, ", ") + "]"
+	second := ""
+	if s.Watched {
+		second = fmt.Sprintf(", second_place: %s/second-place", s.Dir)
+	}
 	return os.WriteFile(s.Path("high.yaml"), fmt.Appendf(nil, `receiver: %[6]s
 state: %[1]s/high
 log: {level: info, format: text}
 admin: {listen: "unix:%[1]s/high.sock"}
-trust: {object: %[1]s/trust.json, fingerprint: %[2]s, quarantine: 5s, second_place: %[1]s/second-place}
+trust: {object: %[1]s/trust.json, fingerprint: %[2]s, quarantine: 5s%[7]s}
 keys: {hpke: %[1]s/keys/%[6]s, ticket: %[1]s/keys/ticket, model_signing: %[1]s/keys/model, passphrase_file: %[1]s/passphrase}
 link: {listen: %[3]s, receive_buffer: %[5]s, confine: best-effort}
 registry:
   %[4]s
-`, s.Dir, s.Fingerprint, listen, registry, "32MiB", Receiver), 0o600)
+`, s.Dir, s.Fingerprint, listen, registry, "32MiB", Receiver, second), 0o600)
 }
 
 // LowConfig is a packer's configuration, without its watch list, which the caller gives. It is written to low.yaml.

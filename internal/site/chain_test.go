@@ -266,9 +266,7 @@ func TestConfirm(t *testing.T) {
 
 // TestChainFull: a chain ends at what a bulletin takes.
 func TestChainFull(t *testing.T) {
-	if testing.Short() {
-		t.Skip("256 versions")
-	}
+	slow(t)
 	l := newLab(t, smallest)
 	l.quick()
 	last := l.first
@@ -295,6 +293,7 @@ func TestChainFull(t *testing.T) {
 
 // TestChainTooLarge: versions that no bulletin could carry together.
 func TestChainTooLarge(t *testing.T) {
+	slow(t)
 	l := newLab(t, smallest)
 	l.quick()
 	fat := func(o *mofn.Trust) {

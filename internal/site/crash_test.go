@@ -117,6 +117,7 @@ func steps(l *lab) []step {
 // What is opened afterwards is what was, what is, or something between that a crash in the same place of a Take leaves; all of it
 // verified; and doing the step again gets to the same end.
 func TestCrash(t *testing.T) {
+	slow(t)
 	points := 0
 	for i, name := range stepNames(t) {
 		for _, how := range []string{"nothing", "half", "all"} {
@@ -266,6 +267,7 @@ func TestCVE2020_15163(t *testing.T) {
 
 // TestDamage: files that were changed, lost or put there are found, and the words say which and what to do.
 func TestDamage(t *testing.T) {
+	slow(t)
 	prepared := func(t *testing.T) *lab {
 		l := newLab(t, nil)
 		two := l.Next(l.first, nil)
@@ -404,5 +406,13 @@ func TestConcurrent(t *testing.T) {
 	l.reopen()
 	if n := l.site.Numbers(); n != (site.Numbers{Trust: 2, Generation: 1, Counter: 12, Orders: 12}) {
 		t.Errorf("opened: %+v", n)
+	}
+}
+
+// slow leaves a test out under the race detector.
+func slow(t *testing.T) {
+	t.Helper()
+	if underRace {
+		t.Skip("make test runs it without the race detector")
 	}
 }
