@@ -59,9 +59,11 @@ lint: $(CACHE)/bin/golangci-lint ## formatting, vet, tidy, golangci-lint
 	$(CACHE)/bin/golangci-lint run ./...
 	$(if $(RACE),go vet -tags pkcs11 $(PKCS11) && $(CACHE)/bin/golangci-lint run --build-tags pkcs11 $(PKCS11),@echo 'no C compiler: the code for tokens is not linted')
 
-bench: build ## goodput, CPU, memory beside a raw UDP blast; writes bench/results.json (GROWTH=1GiB,4GiB,16GiB FILES=100000: more rows)
+bench: build ## goodput, CPU, memory beside a raw UDP blast; verdicts, signing in a token; writes bench/results.json (GROWTH=1GiB,4GiB,16GiB FILES=100000: more rows)
 	@$(GOBUILD) -o bin/bench ./integration/bench
 	@bin/bench -size $(BENCHSIZE) -out bench/results.json -growth '$(GROWTH)' -files $(FILES)
+	@go test -run '^$$' -bench '^BenchmarkCheck' -benchtime 5x ./internal/trust | grep ^Benchmark
+	@$(if $(RACE),CGO_ENABLED=1 go test -tags pkcs11 -run '^$$' -bench '^BenchmarkSign' ./internal/token | grep ^Benchmark,echo 'no C compiler: signing in a token is not measured') || echo 'no SoftHSM: signing in a token is not measured'
 
 certify-link: build ## what the link survives, row by row; writes docs/certification/link.md and link.json (a row sends for ten minutes, or less: CERTIFY='-soak 20s'; some rows need root)
 	@$(GOBUILD) -o bin/certify ./integration/certify
