@@ -4,8 +4,7 @@ package main
 
 import (
 	"context"
-	"errors"
-	"io"
+	"path/filepath"
 
 	"sluice/internal/audit"
 	"sluice/internal/cli"
@@ -13,21 +12,12 @@ import (
 	"sluice/internal/receiver"
 )
 
-// openAudit finds the log of a configuration: in the running daemon, which holds the journal, or in the journal when no daemon runs.
+// openAudit finds the log of a configuration.
 func openAudit(_ context.Context, config string) (site cli.AuditSite, err error) {
 	cfg, err := receiver.LoadConfig(config)
 	if err != nil {
 		return site, cli.Usage(err)
 	}
-	site.Trust = cfg.Trust.Object
-	log, j, err := receiver.OpenAudit(cfg)
-	if errors.Is(err, journal.ErrLocked) {
-		site.Source, site.Close = cli.AuditDaemon{Addr: cfg.Admin.Listen}, io.NopCloser(nil)
-		return site, nil
-	}
-	if errors.Is(err, audit.ErrNoKey) {
-		return site, cli.Usage(err)
-	}
-	site.Source, site.Close = log, j
-	return site, err
+	files := audit.Files{First: cfg.Trust.Object, State: filepath.Join(cfg.State, "trust")}
+	return cli.AuditOf(cfg.Admin.Listen, files, func() (*audit.Log, *journal.Journal, error) { return receiver.OpenAudit(cfg) })
 }

@@ -10,17 +10,21 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.etcd.io/bbolt"
 
 	"sluice/internal/admin"
+	"sluice/internal/bulletin"
 	"sluice/internal/cli"
 	"sluice/internal/cli/clitest"
 	"sluice/internal/link"
 	"sluice/internal/receiver"
+	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/fec"
+	"sluice/pkg/mofn"
 	"sluice/pkg/registry"
 )
 
@@ -46,6 +50,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": clitest.Exit, "flip": clitest.Flip, "edit": clitest.Edit, "medium": medium(t, s),
 			"published": published, "lock": lock, "receiving": receiving, "serving": serving, "data": data, "decide": decide,
+			"stopped": stopped(s),
 		},
 		RequireUniqueNames: true,
 	})
@@ -75,6 +80,48 @@ func medium(t *testing.T, s *clitest.Site) func(*testscript.TestScript, bool, []
 		ts.Check(err)
 		ts.Setenv("RELEASE", env.ID.String())
 	}
+}
+
+// stopped is the script command `stopped FILE RELEASE OFFICER`: a bulletin in which the officer stops the release. Its snapshot is of nobody's
+// heartbeat key, which holds up no order. It sets ORDER to the order's id.
+func stopped(s *clitest.Site) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 3 {
+			ts.Fatalf("usage: stopped FILE RELEASE OFFICER")
+		}
+		store, err := s.Trust()
+		ts.Check(err)
+		chain, err := os.ReadFile(s.Path("trust.json"))
+		ts.Check(err)
+		signer, err := s.Signer(args[2])
+		ts.Check(err)
+		_, role, _ := store.Policy.OfficerOf(signer.KeyID())
+		now := envelope.FormatTime(time.Now())
+		o := mofn.Order{Root: s.Fingerprint, Action: mofn.ActionStop, Kind: mofn.KindRelease, Target: args[1], Officer: args[2], Role: role, At: now, Reason: "a doubt"}
+		payload, err := o.Marshal()
+		ts.Check(err)
+		ts.Setenv("ORDER", mofn.OrderID(payload))
+		b := bulletin.Bulletin{Trust: [][]byte{chain}, Orders: []bulletin.Order{{ID: mofn.OrderID(payload), Data: signed(ts, signer, role, mofn.OrderPayloadType, payload)}}}
+		snapshot := mofn.Snapshot{
+			Site: "bastion-1", Root: s.Fingerprint, Counter: 1, Interval: 60, At: now,
+			Trust: mofn.TrustRef{Version: 1, Fingerprint: s.Fingerprint}, Orders: []string{mofn.OrderID(payload)},
+		}
+		payload, err = snapshot.Marshal()
+		ts.Check(err)
+		b.Snapshot = signed(ts, signer, mofn.RoleHeartbeat, mofn.SnapshotPayloadType, payload)
+		stream, err := b.Bytes()
+		ts.Check(err)
+		ts.Check(os.WriteFile(ts.MkAbs(args[0]), stream, 0o600))
+	}
+}
+
+// signed is the DSSE envelope of a payload.
+func signed(ts *testscript.TestScript, signer mofn.Signer, role, payloadType string, payload []byte) []byte {
+	d, err := trust.Sign(signer, role, payloadType, payload)
+	ts.Check(err)
+	data, err := d.Marshal()
+	ts.Check(err)
+	return data
 }
 
 // published is the script command `published FILE`: it sets PUBLISHED to the path of the only published file of that name.

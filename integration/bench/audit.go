@@ -43,7 +43,7 @@ func (b *bench) audit(ctx context.Context) error {
 			return err
 		}
 	}
-	if _, err := audit.Export(ctx, src, b.Path("trust.json"), b.Path("audit")); err != nil {
+	if _, err := audit.Export(ctx, src, audit.Files{First: b.Path("trust.json")}, b.Path("audit")); err != nil {
 		return err
 	}
 	began := time.Now()

@@ -26,9 +26,7 @@ func OrderEvent(o mofn.SignedOrder) journal.Event {
 	if o.Action == mofn.ActionResume {
 		what = strings.Join(o.Lifts, " ")
 	}
-	e := journal.Event{Action: ActionOrder + " " + o.Action, Officer: o.Officer, Key: o.Key.String(), Digest: o.ID, Detail: what + ": " + o.Reason}
-	if o.Kind == mofn.KindRelease {
-		e.Release = o.Target
+	return journal.Event{
+		Action: ActionOrder + " " + o.Action, Release: releaseOf(o.Order), Officer: o.Officer, Key: o.Key.String(), Digest: o.ID, Detail: what + ": " + o.Reason,
 	}
-	return e
 }

@@ -39,12 +39,19 @@ type Exported struct {
 	Checkpoint Checkpoint
 	Key        *Key
 	Releases   int
+	Later      int // versions and orders that came after the checkpoint, and were left out
 }
 
-// Export writes a log into a new directory: events, checkpoint, public key, trust object, and the proof of each release's last step. The
-// checkpoint is written last, so that a directory without one is half an export. What the source gives is hashed and held against its
-// checkpoint on the way: [ErrTampered] when they differ.
-func Export(ctx context.Context, src Source, trustObject, dir string) (*Exported, error) {
+// Files say where a side keeps what an export has beside its events.
+type Files struct {
+	First string // the first trust object
+	State string // the directory of internal/site; "" or one that is not there: nothing is said of trust over time
+}
+
+// Export writes a log into a new directory: events, checkpoint, public key, the first trust object, those after it and the orders of officers,
+// and the proof of each release's last step. The checkpoint is written last, so that a directory without one is half an export. What the
+// source gives is hashed and held against its checkpoint on the way: [ErrTampered] when they differ. A daemon may run meanwhile.
+func Export(ctx context.Context, src Source, files Files, dir string) (*Exported, error) {
 	head, err := signedHead(ctx, src)
 	if err != nil {
 		return nil, err
@@ -69,7 +76,7 @@ func Export(ctx context.Context, src Source, trustObject, dir string) (*Exported
 	if err := t.writeProofs(root, []byte(head.Checkpoint)); err != nil {
 		return nil, err
 	}
-	object, err := os.ReadFile(trustObject)
+	object, err := os.ReadFile(files.First)
 	if err != nil {
 		return nil, fmt.Errorf("trust object: %w", err)
 	}
@@ -77,7 +84,13 @@ func Export(ctx context.Context, src Source, trustObject, dir string) (*Exported
 	if err != nil {
 		return nil, err
 	}
-	return &Exported{c, key, len(t.last)}, writeNew(root, fileCheckpoint, []byte(head.Checkpoint))
+	later := 0
+	if files.State != "" {
+		if later, err = copyTrust(root, files.State, object, t.telling); err != nil {
+			return nil, err
+		}
+	}
+	return &Exported{c, key, len(t.last), later}, writeNew(root, fileCheckpoint, []byte(head.Checkpoint))
 }
 
 // signedHead wants a log that has something to show, and a key to vouch for it.
@@ -124,6 +137,12 @@ type exporting struct {
 	hashes []tlog.Hash
 	last   map[string]int64 // release id -> index
 	raw    map[string][]byte
+
+	*telling
+}
+
+func newExporting() *exporting {
+	return &exporting{last: map[string]int64{}, raw: map[string][]byte{}, telling: newTelling()}
 }
 
 func writeEvents(ctx context.Context, src Source, root *os.Root, c Checkpoint) (t *exporting, err error) {
@@ -133,7 +152,7 @@ func writeEvents(ctx context.Context, src Source, root *os.Root, c Checkpoint) (
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	w := bufio.NewWriterSize(f, 1<<20)
-	t = &exporting{last: map[string]int64{}, raw: map[string][]byte{}}
+	t = newExporting()
 	var edge merkle.Frontier
 	err = src.Events(ctx, 1, c.Size, func(raw []byte) error {
 		t.hashes = append(t.hashes, edge.Append(tlog.RecordHash(raw))...)
@@ -159,6 +178,7 @@ func (t *exporting) remember(raw []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: event %d: %w", ErrTampered, t.size+1, err)
 	}
+	t.note(e.Action, e.Digest)
 	if !isRelease(e.Release) || e.To == "" {
 		return nil
 	}
@@ -204,7 +224,7 @@ func Prove(ctx context.Context, src Source, release string, event int64) ([]byte
 	if err != nil {
 		return nil, err
 	}
-	t := &exporting{last: map[string]int64{}, raw: map[string][]byte{}}
+	t := newExporting()
 	var edge merkle.Frontier
 	var wanted []byte
 	index := event - 1

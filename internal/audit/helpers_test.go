@@ -152,7 +152,7 @@ func (s site) story() {
 func (s site) export() string {
 	s.Helper()
 	dir := filepath.Join(s.TempDir(), "export")
-	_, err := audit.Export(context.Background(), s.log, trustFile(s), dir)
+	_, err := audit.Export(context.Background(), s.log, audit.Files{First: trustFile(s)}, dir)
 	must(s, err)
 	return dir
 }

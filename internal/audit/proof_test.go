@@ -215,7 +215,7 @@ func writeLarge(tb testing.TB, n int) string {
 	for i := range n {
 		src.add(tb, journal.Event{Actor: "diode-receiver site-a", Action: "ticket", Release: release(i % 200), Detail: fmt.Sprintf("%d bytes: 12 source and 13 repair symbols asked for", i)})
 	}
-	_, err := audit.Export(context.Background(), src, trustFile(tb), dir)
+	_, err := audit.Export(context.Background(), src, audit.Files{First: trustFile(tb)}, dir)
 	must(tb, err)
 	return dir
 }

@@ -26,8 +26,9 @@ const (
 	ActionRefusedBulletin = "refused bulletin"            // a part of one
 	ActionAnchor          = "log taken up from an anchor" // of the other side
 	ActionFork            = "fork"                        // the other side's log contradicts what was seen of it
-	ActionRestored        = "restored state accepted"
-	ActionConfirmed       = "confirmed" // a person at the high side let a release be published
+	ActionRestored        = "restored state accepted"     // a person took a state that is older than it was
+	ActionPublishing      = "publishing"                  // a publication begins: what counts then permits it
+	ActionConfirmed       = "confirmed"                   // a person at the high side let a release be published
 )
 
 const (
@@ -69,6 +70,8 @@ func Moves(side string) map[string][]string {
 // replay holds each event against those before it.
 type replay struct {
 	*Report
+
+	over     *overtime // nil: the export says nothing of trust over time
 	moves    map[string][]string
 	jobs     map[string]*jobState
 	votes    map[string]*votes
@@ -81,18 +84,22 @@ type replay struct {
 
 type jobState struct {
 	state, release string
-	before         bool // its beginning is in the part of before, and it has not moved since
-	old            bool // its beginning is in the part of before: officers may have decided there
+	stream         string // known once its mark rose
+	before         bool   // its beginning is in the part of before, and it has not moved since
+	old            bool   // its beginning is in the part of before: officers may have decided there
 	readBack       bool
 }
 
-type votes struct{ approved, rejected []string }
+type votes struct{ approved, rejected []word }
+
+// word is an officer's, and the key that gave it.
+type word struct{ officer, key string }
 
 type mark struct{ epoch, number int64 }
 
-func newReplay(r *Report, side string) *replay {
+func newReplay(r *Report, side string, k *known) *replay {
 	r.States, r.Actions = map[string]int{}, map[string]int{}
-	return &replay{Report: r, moves: Moves(side), jobs: map[string]*jobState{}, votes: map[string]*votes{}, marks: map[string]mark{}}
+	return &replay{Report: r, over: newOvertime(r, k), moves: Moves(side), jobs: map[string]*jobState{}, votes: map[string]*votes{}, marks: map[string]mark{}}
 }
 
 // event takes event n, whose predecessor has the digest prev.
@@ -122,6 +129,9 @@ func (w *replay) take(n int64, prev string, e journal.Event) error {
 	}
 	w.clock(n, e)
 	w.Actions[e.Action]++
+	if e.To == "" {
+		w.over.note(n, e)
+	}
 	switch {
 	case e.Action == journal.ActionLogBegins:
 		return w.begin(n)
@@ -191,6 +201,12 @@ func (w *replay) move(n int64, e journal.Event) error {
 		j.release = e.Release
 	}
 	w.enter(e.To)
+	if e.Stream != "" {
+		j.stream = e.Stream
+	}
+	if !j.old {
+		w.over.move(n, e, j.stream, w.votes[e.Release])
+	}
 	return w.raise(n, e)
 }
 
@@ -222,7 +238,7 @@ func (w *replay) approved(n int64, e journal.Event, j *jobState) error {
 		return fmt.Errorf("%w: event %d: release %s becomes %s, and no officer's approval stands before it", ErrTampered, n, shorten(e.Release), e.To)
 	}
 	if len(v.rejected) > 0 {
-		w.odd("event %d: release %s becomes %s, and %s had rejected it before", n, shorten(e.Release), e.To, v.rejected[0])
+		w.odd("event %d: release %s becomes %s, and %s had rejected it before", n, shorten(e.Release), e.To, v.rejected[0].officer)
 	}
 	if e.To == "PUBLISHED" && e.From != "WITHDRAWN" && !isRelease(e.Digest) {
 		return fmt.Errorf("%w: event %d: release %s is published without the digest of a receipt", ErrTampered, n, shorten(e.Release))
@@ -258,6 +274,8 @@ func (w *replay) note(n int64, e journal.Event) {
 		w.running = false
 	case ActionApprove, ActionReject:
 		w.vote(e)
+	case ActionPublishing:
+		w.over.publishing(e, w.votes[e.Release])
 	case ActionReadBack:
 		if j := w.jobs[e.Job]; j != nil {
 			j.readBack = true
@@ -278,19 +296,21 @@ func clip(s string, n int) string {
 	return s
 }
 
-// vote counts an officer once; a later word of theirs takes the place of the earlier.
+// vote keeps the last word of an officer. Approvals by two keys of one officer are kept both: which of them is enrolled may change.
 func (w *replay) vote(e journal.Event) {
 	v := w.votes[e.Release]
 	if v == nil {
 		v = &votes{}
 		w.votes[e.Release] = v
 	}
-	out := func(name string) bool { return name == e.Officer }
-	v.approved, v.rejected = slices.DeleteFunc(v.approved, out), slices.DeleteFunc(v.rejected, out)
+	now := word{e.Officer, e.Key}
+	theirs := func(w word) bool { return w.officer == e.Officer }
 	if e.Action == ActionApprove {
-		v.approved = append(v.approved, e.Officer)
+		v.rejected = slices.DeleteFunc(v.rejected, theirs)
+		v.approved = append(slices.DeleteFunc(v.approved, func(w word) bool { return w == now }), now)
 	} else {
-		v.rejected = append(v.rejected, e.Officer)
+		v.approved = slices.DeleteFunc(v.approved, theirs)
+		v.rejected = append(slices.DeleteFunc(v.rejected, theirs), now)
 	}
 }
 

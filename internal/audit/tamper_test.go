@@ -350,11 +350,11 @@ func TestExportRefuses(t *testing.T) {
 	s := newSite(t, audit.High)
 	s.story()
 	dir := s.export()
-	if _, err := audit.Export(context.Background(), s.log, trustFile(t), dir); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if _, err := audit.Export(context.Background(), s.log, audit.Files{First: trustFile(t)}, dir); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Errorf("into a full directory: %v", err)
 	}
 	s.log.Key = nil
-	if _, err := audit.Export(context.Background(), s.log, trustFile(t), filepath.Join(t.TempDir(), "x")); !errors.Is(err, audit.ErrNoKey) {
+	if _, err := audit.Export(context.Background(), s.log, audit.Files{First: trustFile(t)}, filepath.Join(t.TempDir(), "x")); !errors.Is(err, audit.ErrNoKey) {
 		t.Errorf("without a key: %v", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"sluice/internal/console"
 	"sluice/internal/journal"
 	"sluice/internal/merkle"
 	"sluice/internal/trust"
@@ -32,6 +33,7 @@ const (
 type VerifyOptions struct {
 	Key   *Key   // nil: the key in the export is believed, and the report says so
 	Since []byte // the signed checkpoint of an earlier visit; nil: none
+	Root  string // fingerprint of the first trust object, in hexadecimal; "": the one in the export is believed, and the report says so
 }
 
 // Verify judges an export: every event is hashed, parsed and replayed, and held against the signed checkpoint and the one of an earlier visit.
@@ -52,13 +54,30 @@ func Verify(dir string, opt VerifyOptions) (*Report, error) {
 	if err != nil {
 		return r, err
 	}
-	if err := r.walk(root, c, older); err != nil {
+	if err := r.readTrust(root, opt.Root); err != nil {
 		return r, err
 	}
-	if err := r.checkProofs(root, c, key); err != nil {
+	k, err := readKnown(root, r.Trust)
+	if err != nil {
 		return r, err
 	}
-	return r, r.readTrust(root)
+	w := newReplay(r, sideOf(c.Origin), k)
+	if err := w.walk(root, c, older); err != nil {
+		return r, w.first(err)
+	}
+	if err := w.over.end(c, key); err != nil {
+		return r, err
+	}
+	w.look()
+	return r, r.checkProofs(root, c, key)
+}
+
+// first is the problem with trust over time when there is one: nothing was judged after it, so it stands before any other.
+func (w *replay) first(err error) error {
+	if w.over != nil && w.over.problem != nil {
+		return w.over.problem
+	}
+	return err
 }
 
 // Verdict tells whether an error of [Verify] and its kin says no, or that something could not be looked at.
@@ -116,13 +135,12 @@ func (r *Report) openSince(text []byte, key *Key, now Checkpoint) (older Checkpo
 }
 
 // walk hashes and replays all events.
-func (r *Report) walk(root *os.Root, c, older Checkpoint) (err error) {
+func (w *replay) walk(root *os.Root, c, older Checkpoint) (err error) {
 	f, err := openFile(root, fileEvents)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	w := newReplay(r, sideOf(c.Origin))
 	lines := bufio.NewReaderSize(f, journal.MaxEvent+2)
 	var edge merkle.Frontier
 	var prev string
@@ -210,8 +228,8 @@ func (r *Report) checkProofs(root *os.Root, c Checkpoint, key *Key) error {
 	return nil
 }
 
-// readTrust names the trust object that came with the export; the events say which was in use.
-func (r *Report) readTrust(root *os.Root) error {
+// readTrust looks at the first trust object, which came with the export.
+func (r *Report) readTrust(root *os.Root, given string) error {
 	b, err := readFile(root, fileTrust, maxTrust)
 	if err != nil {
 		return err
@@ -221,10 +239,30 @@ func (r *Report) readTrust(root *os.Root) error {
 		return fmt.Errorf("%w: %s: %w", ErrFormat, fileTrust, err)
 	}
 	r.Trust = hex.EncodeToString(st.Fingerprint[:])
-	if r.trustUsed != "" && r.trustUsed != r.Trust {
-		r.odd("the trust object in the export (%.16s...) is not the one that was last in use (%.16s...)", r.Trust, r.trustUsed)
+	if given != "" && given != r.Trust {
+		return fmt.Errorf("%w: the export is of a chain that begins with the trust object %s, and not with %.64q, which was given", ErrSignature, r.Trust, given)
 	}
+	r.TrustGiven = given != ""
 	return nil
+}
+
+// look names what is odd about an export that says nothing of trust over time.
+func (w *replay) look() {
+	if w.over != nil {
+		return
+	}
+	if w.trustUsed != "" && w.trustUsed != w.Trust {
+		w.odd("the trust object in the export (%.16s...) is not the one that was last in use (%.16s...)", w.Trust, w.trustUsed)
+	}
+	spoke := w.Actions[ActionTrustArrived]
+	for action, n := range w.Actions {
+		if strings.HasPrefix(action, ActionOrder+" ") {
+			spoke += n
+		}
+	}
+	if spoke > 0 {
+		w.odd("%s of trust objects and orders, and the export has none of them: have it made anew", console.Count(spoke, "event"))
+	}
 }
 
 // openFile opens a regular file of the export: a link or a device would lead somewhere else.

@@ -5,6 +5,8 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -25,7 +27,21 @@ import (
 type AuditSite struct {
 	Source audit.Source
 	Close  io.Closer
-	Trust  string // file of the trust object
+	Files  audit.Files
+}
+
+// AuditOf finds a log in the running daemon, which holds the journal, or in the journal when no daemon runs; open opens that.
+func AuditOf(addr string, files audit.Files, open func() (*audit.Log, *journal.Journal, error)) (AuditSite, error) {
+	log, j, err := open()
+	switch {
+	case errors.Is(err, journal.ErrLocked):
+		return AuditSite{Source: AuditDaemon{Addr: addr}, Close: io.NopCloser(nil), Files: files}, nil
+	case errors.Is(err, audit.ErrNoKey):
+		return AuditSite{}, Usage(err)
+	case err != nil:
+		return AuditSite{}, err
+	}
+	return AuditSite{Source: log, Close: j, Files: files}, nil
 }
 
 // AuditDaemon asks a running daemon for its log. It implements [audit.Source].
@@ -108,13 +124,16 @@ func auditExport(s Streams, config *string, open OpenAudit) *cobra.Command {
 	var to string
 	c := &cobra.Command{
 		Use: "export", Short: "Write the whole log into a directory that an auditor can verify anywhere", Args: Args(cobra.NoArgs),
-		Long: `Write the log into a new directory: every event, the signed checkpoint, the public log key, the trust object, and a proof for each release. A
-running daemon is asked for it; without one the journal is read. Nothing is changed. The site needs a log key (keys.log).`,
+		Long: `Write the log into a new directory: every event, the signed checkpoint, the public log key, every version of the trust object, the orders
+of officers, and a proof for each release. A running daemon is asked for it; without one the journal is read. Nothing is changed. The site needs a log key (keys.log).`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withSite(cmd.Context(), open, *config, func(site AuditSite) error {
-				x, err := audit.Export(cmd.Context(), site.Source, site.Trust, to)
+				x, err := audit.Export(cmd.Context(), site.Source, site.Files, to)
 				if err != nil {
 					return err
+				}
+				if x.Later > 0 {
+					fmt.Fprintf(s.Err, "%s of trust came after the checkpoint, and will be in the next export\n", console.Count(x.Later, "file"))
 				}
 				_, err = fmt.Fprintf(s.Out, "%s: %d events of %s, %d releases\nlog key %s\nnext: audit verify %s, on any machine\n",
 					to, x.Checkpoint.Size, x.Checkpoint.Origin, x.Releases, x.Key.ID, to)
@@ -127,19 +146,20 @@ running daemon is asked for it; without one the journal is read. Nothing is chan
 }
 
 func auditVerify(s Streams) *cobra.Command {
-	var key, since string
+	var key, since, fingerprint string
 	var asJSON bool
 	c := &cobra.Command{
 		Use: "verify DIR", Short: "Judge an exported log: nothing changed, dropped, exchanged or out of order", Args: Args(cobra.ExactArgs(1)),
 		Long: `Judge what audit export wrote, with nothing but that directory: no network, no configuration, no state. Every event is hashed and replayed, and held
 against the signed checkpoint. One page is printed.
 
-  audit verify DIR --key log.pub --since CHECKPOINT
+  audit verify DIR --fingerprint HEX --key log.pub --since CHECKPOINT
 
---key is the log key that the auditor has from elsewhere; without it the one in DIR is believed, and its id has to be compared. --since is the file
-checkpoint of an earlier export: the log must continue it. Exit status 1 says that something could not be read, 3 that the log is not accepted.`,
+--fingerprint is that of the first trust object, from the paper record: every later one, every order of an officer and every approval is held
+against that chain as it was at its time. --key is the log key that the auditor has from elsewhere; without it the one in DIR is believed, unless
+the trust object binds it, and its id has to be compared. --since is the file checkpoint of an earlier export: the log must continue it. Exit status 1 says that something could not be read, 3 that the log is not accepted.`,
 		RunE: func(_ *cobra.Command, args []string) error {
-			opt, err := verifyOptions(key, since)
+			opt, err := verifyOptions(key, since, fingerprint)
 			if err != nil {
 				return err
 			}
@@ -154,6 +174,7 @@ checkpoint of an earlier export: the log must continue it. Exit status 1 says th
 		},
 	}
 	c.Flags().StringVar(&key, "key", "", "public key file of the log")
+	c.Flags().StringVar(&fingerprint, "fingerprint", "", "fingerprint of the first trust object, 64 digits")
 	c.Flags().StringVar(&since, "since", "", "signed checkpoint of an earlier visit")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
@@ -168,7 +189,11 @@ func printReport(s Streams, r *audit.Report, asJSON bool) error {
 }
 
 // verifyOptions reads what the auditor brings.
-func verifyOptions(key, since string) (opt audit.VerifyOptions, err error) {
+func verifyOptions(key, since, fingerprint string) (opt audit.VerifyOptions, err error) {
+	if d, err := hex.DecodeString(fingerprint); err != nil || len(d) != sha256.Size && fingerprint != "" {
+		return opt, Usage(fmt.Errorf("--fingerprint is 64 hexadecimal digits, not %.80q", fingerprint))
+	}
+	opt.Root = strings.ToLower(fingerprint)
 	if key != "" {
 		if opt.Key, err = readLogKey(key); err != nil {
 			return opt, err

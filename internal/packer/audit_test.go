@@ -48,7 +48,7 @@ func (l *low) verifyLog() {
 		l.t.Fatal(err)
 	}
 	dir := filepath.Join(l.t.TempDir(), "export")
-	if _, err := audit.Export(context.WithoutCancel(l.t.Context()), audit.NewLog(l.Journal(), audit.Low, "lab", key), l.cfg.Trust.Object, dir); err != nil {
+	if _, err := audit.Export(context.WithoutCancel(l.t.Context()), audit.NewLog(l.Journal(), audit.Low, "lab", key), audit.Files{First: l.cfg.Trust.Object, State: filepath.Join(l.cfg.State, "trust")}, dir); err != nil {
 		l.t.Fatal(err)
 	}
 	if _, err := audit.Verify(dir, audit.VerifyOptions{}); err != nil {

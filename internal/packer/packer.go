@@ -58,7 +58,8 @@ type Packer struct {
 	conns   Conns
 	metrics *metrics
 	audit   *audit.Log // of a daemon
-	logged  bool       // the log says that it started
+	teller  *audit.Teller
+	logged  bool // the log says that it started
 
 	air     air
 	onAir   onAir
@@ -112,6 +113,12 @@ func Open(ctx context.Context, cfg Config, opt Options) (_ *Packer, err error) {
 		return nil, err
 	}
 	if p.site, err = cfg.sitePlace().Open(p.now()); err != nil {
+		return nil, err
+	}
+	if p.teller, err = audit.NewTeller(p.journal, actor); err != nil {
+		return nil, err
+	}
+	if err := p.tell(); err != nil { // what a crash left untold
 		return nil, err
 	}
 	if err := site.Register(opt.Registerer, func() site.Status { return p.site.Describe(p.now()) }); err != nil {

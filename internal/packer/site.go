@@ -76,10 +76,8 @@ func (p *Packer) heed() error {
 	if err != nil {
 		return err
 	}
-	for _, st := range taken {
-		if err := p.trustEvent(audit.ActionTrustEffect, st); err != nil {
-			return err
-		}
+	if err := p.tell(); err != nil {
+		return err
 	}
 	before := p.site.Numbers()
 	var said []string
@@ -105,11 +103,13 @@ func (p *Packer) heed() error {
 	return nil
 }
 
-func (p *Packer) trustEvent(action string, st *trust.Store) error {
-	p.log.Info(action, zap.Int64("version", st.Object.Version))
-	e := audit.TrustEvent(action, st)
-	e.Actor = actor
-	return p.journal.Append(e)
+// tell has the log say what it has not said of trust yet.
+func (p *Packer) tell() error {
+	events, err := p.teller.Tell(audit.Known(p.site.Account()), "")
+	for _, e := range events {
+		p.log.Warn(e.Action, zap.String("detail", e.Detail), zap.String("officer", e.Officer))
+	}
+	return err
 }
 
 // takeOrders takes the orders that officers left.
@@ -119,7 +119,7 @@ func (p *Packer) takeOrders() (problems []string, err error) {
 		return nil, err
 	}
 	for _, f := range found {
-		order, news, err := p.site.AddOrder(f.Data)
+		_, news, err := p.site.AddOrder(f.Data)
 		if err != nil && (errors.Is(err, mofn.ErrOrder) || errors.Is(err, bulletin.ErrFormat) || errors.Is(err, site.ErrFull)) {
 			problems = append(problems, fmt.Sprintf("orders/%s does not count: %v", f.Name, err))
 			continue
@@ -127,21 +127,14 @@ func (p *Packer) takeOrders() (problems []string, err error) {
 		if err != nil {
 			return problems, err
 		}
-		if !news || order.ID == "" {
+		if !news {
 			continue
 		}
-		if err := p.orderEvent(order); err != nil {
+		if err := p.tell(); err != nil {
 			return problems, err
 		}
 	}
 	return problems, nil
-}
-
-func (p *Packer) orderEvent(o mofn.SignedOrder) error {
-	e := audit.OrderEvent(o)
-	e.Actor, e.Detail = actor, clip(e.Detail)
-	p.log.Warn(e.Action, zap.String("officer", o.Officer), zap.String("detail", e.Detail))
-	return p.journal.Append(e)
 }
 
 // takeProposals joins the signatures of a proposed trust object, and takes it when both quorums are there (docs/spec/drop-box.md). Each
@@ -186,7 +179,7 @@ func (p *Packer) takeProposal(proposal *officer.Proposal) (problems []string, er
 	case err != nil || !news:
 		return nil, err
 	}
-	return nil, p.trustEvent(audit.ActionTrustArrived, p.site.Newest())
+	return nil, p.tell()
 }
 
 // showChain keeps trust/chain of the drop-box complete, so that officers' tools have it.

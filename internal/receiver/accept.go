@@ -252,6 +252,13 @@ func (r *Receiver) raiseFloor(env *envelope.Envelope, approval mofn.Approval) er
 // recordDecisions puts those words of officers into the log that it does not have yet. It is asked whenever an envelope came in, and once more
 // before a publication, so that a crash in between leaves none out.
 func (r *Receiver) recordDecisions(env *envelope.Envelope) error {
+	r.known.Lock()
+	defer r.known.Unlock()
+	return r.record(env)
+}
+
+// record is recordDecisions for who holds known.
+func (r *Receiver) record(env *envelope.Envelope) error {
 	job, err := r.journal.Get(env.ID.String())
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ func TestHappyPath(t *testing.T) {
 	b.receive(r)
 	b.step()
 	b.published(r)
-	if got, want := strings.Join(b.events(r), ", "), "accepted, approve, approve, received, verified, inspected, held, published"; got != want {
+	if got, want := strings.Join(b.events(r), ", "), "accepted, approve, approve, received, verified, inspected, held, publishing, published"; got != want {
 		t.Errorf("audit trail %q, want %q", got, want)
 	}
 	m, ok, err := b.r.Journal().HighWater("models/llm")
@@ -396,7 +396,7 @@ func TestConcurrentAnnouncements(t *testing.T) {
 	b.await(r, "RECEIVED")
 	b.step()
 	b.published(r)
-	if n := len(b.events(r)); n != 8 {
+	if n := len(b.events(r)); n != 9 {
 		t.Errorf("audit trail %v", b.events(r))
 	}
 }

@@ -46,7 +46,7 @@ func (b *bench) verifyLog() {
 	key, err := audit.NewLogKey(secret)
 	must(b.T, err)
 	dir := filepath.Join(b.TempDir(), "export")
-	_, err = audit.Export(context.WithoutCancel(b.Context()), audit.NewLog(b.r.Journal(), audit.High, "rx-1", key), b.cfg.Trust.Object, dir)
+	_, err = audit.Export(context.WithoutCancel(b.Context()), audit.NewLog(b.r.Journal(), audit.High, "rx-1", key), audit.Files{First: b.cfg.Trust.Object, State: filepath.Join(b.cfg.State, "trust")}, dir)
 	must(b.T, err)
 	if _, err := audit.Verify(dir, audit.VerifyOptions{}); err != nil {
 		b.Errorf("%v\n%s", err, strings.Join(b.trail(), "\n"))

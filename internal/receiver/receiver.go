@@ -63,6 +63,11 @@ type Receiver struct {
 
 	stage sync.Mutex // held while a stage runs, and while a release is refused from outside; taken before mu
 
+	// known is held while what is known of trust changes and until the log says so, and while something is decided by it and written
+	// down: so the log shows each decision after all that it rests on, and before all that came too late for it. Taken last.
+	known  sync.Mutex
+	teller *audit.Teller
+
 	ticketing sync.Mutex // held while a ticket is made; taken before mu
 
 	mu        sync.Mutex // guards what follows, and a job's way into and out of RECEIVING
@@ -160,6 +165,12 @@ func (r *Receiver) openState(ctx context.Context, restored bool) (err error) {
 		look = r.acceptRestored
 	}
 	if err := look(); err != nil {
+		return err
+	}
+	if r.teller, err = audit.NewTeller(r.journal, r.actor()); err != nil {
+		return err
+	}
+	if err := r.tell(""); err != nil { // what a crash left untold
 		return err
 	}
 	if r.lock, err = recv.Lock(ctx, r.state); err != nil {

@@ -61,33 +61,19 @@ func (r *Receiver) judgeBulletin(a link.Announcement, stream io.Reader) (recv.Pl
 
 // TakeBulletin takes a bulletin from the link or a medium: what is right of it counts, what is wrong is said and logged.
 func (r *Receiver) TakeBulletin(b *bulletin.Bulletin) error {
-	t, err := r.site.Take(b, r.wall())
+	t, err := r.take(b)
 	if err != nil {
 		return err
-	}
-	var events []journal.Event
-	for _, st := range t.Trust {
-		events = append(events, r.trustEvent(audit.ActionTrustArrived, st))
-	}
-	for _, st := range t.Effect {
-		events = append(events, r.trustEvent(audit.ActionTrustEffect, st))
-	}
-	for _, o := range t.Orders {
-		events = append(events, r.orderEvent(o))
 	}
 	for _, p := range t.Problems {
 		if errors.Is(p, site.ErrReplay) {
 			continue // the carousel says everything several times
 		}
 		r.metrics.bulletinProblems.Inc()
-		events = append(events, journal.Event{Actor: r.actor(), Action: audit.ActionRefusedBulletin, Detail: clip(p.Error())})
 		r.log.Warn("bulletin", zap.Error(p))
-	}
-	for _, e := range events {
-		if err := r.journal.Append(e); err != nil {
+		if err := r.journal.Append(journal.Event{Actor: r.actor(), Action: audit.ActionRefusedBulletin, Detail: clip(p.Error())}); err != nil {
 			return err
 		}
-		r.log.Info(e.Action, zap.String("detail", e.Detail), zap.String("officer", e.Officer))
 	}
 	if len(t.Orders) > 0 || len(t.Effect) > 0 {
 		r.reorder.Store(true)
@@ -106,16 +92,22 @@ func (r *Receiver) TakeBulletin(b *bulletin.Bulletin) error {
 	return err
 }
 
-func (r *Receiver) trustEvent(action string, st *trust.Store) journal.Event {
-	e := audit.TrustEvent(action, st)
-	e.Actor = r.actor()
-	return e
+// take takes a bulletin in, and has the log say what came of it.
+func (r *Receiver) take(b *bulletin.Bulletin) (site.Taken, error) {
+	r.known.Lock()
+	defer r.known.Unlock()
+	t, err := r.site.Take(b, r.wall())
+	// Also what an error of the disk left half done: it counts already.
+	return t, errors.Join(err, r.tell(""))
 }
 
-func (r *Receiver) orderEvent(o mofn.SignedOrder) journal.Event {
-	e := audit.OrderEvent(o)
-	e.Actor, e.Detail = r.actor(), clip(e.Detail)
-	return e
+// tell has the log say what it has not said of trust yet. The caller holds known, or nobody else is there.
+func (r *Receiver) tell(note string) error {
+	events, err := r.teller.Tell(audit.Known(r.site.Account()), note)
+	for _, e := range events {
+		r.log.Info(e.Action, zap.String("detail", e.Detail), zap.String("officer", e.Officer))
+	}
+	return err
 }
 
 // markListed notes which releases a snapshot names: once named, a release may be published although a later one takes its place.
@@ -269,14 +261,13 @@ func (r *Receiver) witnessAnew(origin string) (*audit.Witness, error) {
 
 // ConfirmTrust puts the next trust object into effect: a person at this console compared its fingerprint.
 func (r *Receiver) ConfirmTrust(fingerprint string) error {
-	st, err := r.site.Confirm(fingerprint, r.wall())
-	if err != nil {
+	r.known.Lock()
+	defer r.known.Unlock()
+	if _, err := r.site.Confirm(fingerprint, r.wall()); err != nil {
 		return err
 	}
-	e := r.trustEvent(audit.ActionTrustEffect, st)
-	e.Detail += "; its quarantine was ended at this console"
 	r.reorder.Store(true)
-	return r.journal.Append(e)
+	return r.tell("; its quarantine was ended at this console")
 }
 
 // useLinkKeys gives the front the link keys of the trust object in effect.
@@ -294,18 +285,12 @@ func (r *Receiver) useLinkKeys() {
 
 // tick puts trust objects into effect whose quarantine is over, and has orders applied that came or changed.
 func (r *Receiver) tick(ctx context.Context) error {
-	taken, err := r.site.Tick(r.wall())
+	taken, err := r.grow()
 	if err != nil {
 		return err
 	}
-	for _, st := range taken {
-		if err := r.journal.Append(r.trustEvent(audit.ActionTrustEffect, st)); err != nil {
-			return err
-		}
-		r.log.Info("trust object in effect", zap.Int64("version", st.Object.Version))
-		r.reorder.Store(true)
-	}
 	if len(taken) > 0 {
+		r.reorder.Store(true)
 		r.useLinkKeys()
 	}
 	if !r.reorder.Swap(false) {
@@ -322,6 +307,17 @@ func (r *Receiver) tick(ctx context.Context) error {
 	return err
 }
 
+// grow puts trust objects into effect whose quarantine is over.
+func (r *Receiver) grow() ([]*trust.Store, error) {
+	r.known.Lock()
+	defer r.known.Unlock()
+	taken, err := r.site.Tick(r.wall())
+	if err != nil {
+		return nil, err
+	}
+	return taken, r.tell("")
+}
+
 // applyOrders withdraws what is published and stopped or revoked, gives back what is not stopped any more, and refuses for good what
 // was revoked before it was published.
 func (r *Receiver) applyOrders(ctx context.Context) error {
@@ -332,32 +328,44 @@ func (r *Receiver) applyOrders(ctx context.Context) error {
 	standing := r.site.Standing()
 	var errs []error
 	for _, job := range jobs {
-		id, err := envelope.ParseDigest(job.ID)
-		if err != nil {
+		if _, err := envelope.ParseDigest(job.ID); err != nil {
 			return err
 		}
-		rev, revoked := standing.RevocationOf([32]byte(id))
-		stop, stopped := standing.StopOfRelease([32]byte(id))
-		w := registry.Withdrawal{Final: revoked, Reason: rev.Reason, Orders: rev.Orders}
-		if !revoked && stopped {
-			w.Reason, w.Orders = stop.Reason, []string{stop.ID}
-		}
+		w, stands := withdrawal(standing, job.ID)
 		switch {
-		case job.State == statePublished && (revoked || stopped), job.State == stateWithdrawn && revoked:
-			errs = append(errs, r.withdraw(ctx, job, w))
-		case job.State == stateWithdrawn && !stopped:
+		case job.State == statePublished && stands, job.State == stateWithdrawn && w.Final:
+			errs = append(errs, r.withdraw(ctx, job))
+		case job.State == stateWithdrawn && !stands:
 			errs = append(errs, r.restore(ctx, job))
-		case revoked && inFlight(job.State):
+		case w.Final && inFlight(job.State):
 			errs = append(errs, r.refuseRevoked(job))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// withdraw takes a published release from every reader. The registry first: a crash between the two is put right by the next pass.
-func (r *Receiver) withdraw(ctx context.Context, job journal.Job, w registry.Withdrawal) error {
+// withdrawal is what the orders say of a release; stands is false when they say nothing.
+func withdrawal(standing *mofn.Standing, release string) (w registry.Withdrawal, stands bool) {
+	id := [32]byte(mustDigest(release))
+	if rev, revoked := standing.RevocationOf(id); revoked {
+		return registry.Withdrawal{Final: true, Reason: rev.Reason, Orders: rev.Orders}, true
+	}
+	stop, stopped := standing.StopOfRelease(id)
+	if stopped {
+		w.Reason, w.Orders = stop.Reason, []string{stop.ID}
+	}
+	return w, stopped
+}
+
+// withdraw takes a published release from every reader, if an order says so still. The registry first: a crash between the two is put right
+// by the next pass.
+func (r *Receiver) withdraw(ctx context.Context, job journal.Job) error {
 	r.stage.Lock()
 	defer r.stage.Unlock()
+	w, stands := withdrawal(r.site.Standing(), job.ID)
+	if !stands {
+		return nil // whoever lifted it has this looked at once more
+	}
 	d, err := dataOf(job)
 	if err != nil {
 		return err
@@ -377,6 +385,8 @@ func (r *Receiver) withdraw(ctx context.Context, job journal.Job, w registry.Wit
 		j.LastError, j.Attempts, j.NotBefore = clip(w.Reason), 0, time.Time{}
 		return setData(j, func(d *jobData) { d.Revoked = w.Final; d.SpoolKept = d.SpoolKept && !w.Final })
 	}
+	r.known.Lock() // the order stands in the log before
+	defer r.known.Unlock()
 	event := r.newEvent("withdrawn", job.ID, fmt.Sprintf("final %t, orders %s: %s", w.Final, strings.Join(w.Orders, " "), w.Reason))
 	if job.State == stateWithdrawn {
 		_, err = r.journal.Touch(job.ID, note, event)
@@ -423,6 +433,9 @@ func (r *Receiver) restore(ctx context.Context, job journal.Job) error {
 	if _, err := r.checkPublished(env); err != nil {
 		return fmt.Errorf("give back %s: %w", job.ID, err)
 	}
+	if stands, err := r.beginReturn(job); err != nil || stands {
+		return err
+	}
 	w := registry.Withdrawal{Reason: "the quorum resumed it", Orders: liftedBy(r.site.Standing(), job.ID)}
 	if err := r.registry.Restore(ctx, job.Name, [32]byte(mustDigest(job.ID)), [32]byte(env.Statement.Predicate.DirectoryDigest), w); err != nil {
 		return fmt.Errorf("give back %s: %w", job.ID, err)
@@ -433,6 +446,16 @@ func (r *Receiver) restore(ctx context.Context, job journal.Job) error {
 	r.metrics.transitions.WithLabelValues(statePublished).Inc()
 	r.log.Info("given back", zap.String("release", job.ID))
 	return nil
+}
+
+// beginReturn has the log say that a release is about to be given back, if nothing of it stands: as beginPublication does.
+func (r *Receiver) beginReturn(job journal.Job) (stands bool, err error) {
+	r.known.Lock()
+	defer r.known.Unlock()
+	if _, stands = withdrawal(r.site.Standing(), job.ID); stands {
+		return true, nil // the next order has this looked at once more
+	}
+	return false, r.event(audit.ActionPublishing, job.ID, "given back")
 }
 
 // liftedBy are the ids of the stops of a release that were lifted.

@@ -155,7 +155,7 @@ func (r *Receiver) publish(ctx context.Context, job journal.Job, sh *shelf, env 
 	if err := r.recordConfirmation(job); err != nil {
 		return "", nil, account{}, err
 	}
-	if err := r.recordDecisions(env); err != nil { // what permits a publication stands in the log before it
+	if approval, err = r.beginPublication(job, env); err != nil {
 		return "", nil, account{}, err
 	}
 	receipt, err := r.publishApproved(ctx, approval, job, sh, env)
@@ -171,6 +171,18 @@ func (r *Receiver) publish(ctx context.Context, job journal.Job, sh *shelf, env 
 		return "", nil, account{}, err
 	}
 	return statePublished, kept, account{fmt.Sprintf("%d files, receipt of %s", len(receipt.Files), receipt.Finished), digest}, nil
+}
+
+// beginPublication judges once more, and has the log say that the publication begins: what permits it stands in the log before, and an order
+// that stands after came too late for it.
+func (r *Receiver) beginPublication(job journal.Job, env *envelope.Envelope) (mofn.Approval, error) {
+	r.known.Lock()
+	defer r.known.Unlock()
+	approval, err := r.check(env)
+	if err != nil {
+		return approval, err
+	}
+	return approval, errors.Join(r.record(env), r.event(audit.ActionPublishing, job.ID, ""))
 }
 
 // publishApproved is the only call of the registry's Publish. The Approval is its proof.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/internal/bulletin"
+	"sluice/internal/trust"
 	"sluice/pkg/envelope"
 	"sluice/pkg/mofn"
 )
@@ -155,4 +156,27 @@ func (s *Site) Heard(at time.Time) error {
 		s.floor(at.UTC().Round(0))
 		return s.save()
 	})
+}
+
+// Account is what a log has to say of a site: every version, which is in effect, and the orders that were accepted.
+type Account struct {
+	Versions []*trust.Store
+	Effect   int
+	Orders   []mofn.SignedOrder
+}
+
+// Account gives what is known now. Whoever writes a log holds it against what was told, also after a crash.
+func (s *Site) Account() Account {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := Account{Effect: s.effect + 1}
+	for _, v := range s.chain {
+		a.Versions = append(a.Versions, v.store)
+	}
+	for _, o := range s.orders {
+		if o.accepted() {
+			a.Orders = append(a.Orders, o.signed)
+		}
+	}
+	return a
 }
