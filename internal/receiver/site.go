@@ -333,7 +333,7 @@ func (r *Receiver) applyOrders(ctx context.Context) error {
 		}
 		w, stands := withdrawal(standing, job.ID)
 		switch {
-		case job.State == statePublished && stands, job.State == stateWithdrawn && w.Final:
+		case stands && (job.State == statePublished || job.State == stateWithdrawn):
 			errs = append(errs, r.withdraw(ctx, job))
 		case job.State == stateWithdrawn && !stands:
 			errs = append(errs, r.restore(ctx, job))
@@ -370,9 +370,11 @@ func (r *Receiver) withdraw(ctx context.Context, job journal.Job) error {
 	if err != nil {
 		return err
 	}
-	if job.State == stateWithdrawn && (d.Revoked || !w.Final) {
+	if job.State == stateWithdrawn && d.Revoked {
 		return nil
 	}
+	// One that is withdrawn is withdrawn again: another order is added to its record, and a crash may have given it back to readers before
+	// the journal knew.
 	err = r.registry.Withdraw(ctx, job.Name, [32]byte(mustDigest(job.ID)), oneLine(w))
 	if errors.Is(err, registry.ErrNoVersions) {
 		r.log.Warn("withdrawn, but for its bytes", zap.String("release", job.ID), zap.Error(err))
@@ -380,6 +382,9 @@ func (r *Receiver) withdraw(ctx context.Context, job journal.Job) error {
 	}
 	if err != nil {
 		return fmt.Errorf("withdraw %s: %w", job.ID, err)
+	}
+	if job.State == stateWithdrawn && !w.Final {
+		return nil
 	}
 	note := func(j *journal.Job) error {
 		j.LastError, j.Attempts, j.NotBefore = clip(w.Reason), 0, time.Time{}

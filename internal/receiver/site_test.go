@@ -668,3 +668,30 @@ func TestConfirm(t *testing.T) {
 		t.Error("the log does not say who confirmed it")
 	}
 }
+
+// TestGivenBackByACrash: the registry gave a release back, the process died before the journal knew, and another stop came meanwhile: it is
+// withdrawn again.
+func TestGivenBackByACrash(t *testing.T) {
+	w := newWatched(t, nil)
+	r := w.approved("models/llm", 1)
+	w.list(r)
+	w.send()
+	w.receive(r)
+	w.step()
+	w.published(r)
+	first := w.give("m.lee", mofn.Order{Action: mofn.ActionStop, Kind: mofn.KindRelease, Target: r.id()})
+	w.send()
+	w.want(r, "WITHDRAWN")
+	must(t, w.r.Close())
+	reg := openRegistry(t, w.cfg)
+	directory := [32]byte(r.env.Statement.Predicate.DirectoryDigest)
+	must(t, reg.Restore(t.Context(), "demo", [32]byte(r.env.ID), directory, registry.Withdrawal{Reason: "resumed", Orders: []string{first}}))
+	w.open()
+	w.give("a.roy", mofn.Order{Action: mofn.ActionStop, Kind: mofn.KindRelease, Target: r.id()})
+	w.send()
+	w.want(r, "WITHDRAWN")
+	if w.visible(r) {
+		t.Error("a release that is stopped is visible")
+	}
+	w.clean()
+}
