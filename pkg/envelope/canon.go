@@ -9,7 +9,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -24,6 +26,7 @@ import (
 type codec interface {
 	lit(s string)                      // these very bytes
 	str(s *string)                     // a JSON string
+	path(s *string)                    // a JSON string that is a path: at most maxWrittenPath bytes as it is written
 	num(n *int64)                      // an integer, 0 to 2^53 - 1
 	digest(d *Digest)                  // a string of 64 hexadecimal digits
 	b64(b *[]byte)                     // a string of standard, padded base64
@@ -47,9 +50,10 @@ func layoutString(c codec, s *string) { c.str(s) }
 
 // decoder is the codec that reads. The first error sticks; every later call does nothing.
 type decoder struct {
-	src []byte
-	pos int
-	err error
+	src   []byte
+	pos   int
+	err   error
+	short bool // err may be for want of what follows src
 }
 
 func (d *decoder) fail(format string, args ...any) {
@@ -62,16 +66,24 @@ func (d *decoder) lit(s string) {
 	if d.err != nil {
 		return
 	}
-	if !bytes.HasPrefix(d.src[d.pos:], []byte(s)) {
+	if rest := d.src[d.pos:]; !bytes.HasPrefix(rest, []byte(s)) {
+		d.short = strings.HasPrefix(s, string(rest[:min(len(rest), len(s))]))
 		d.fail("want %s, found %s (section 3: fixed keys in a fixed order, no white space)", s, excerpt(d.src[d.pos:]))
 		return
 	}
 	d.pos += len(s)
 }
 
-func (d *decoder) str(s *string) {
+// maxWrittenPath: a path has at most 1,024 bytes (section 1), each of which is six at most in an escape.
+const maxWrittenPath = 6 << 10
+
+func (d *decoder) path(s *string) { d.text(s, maxWrittenPath) }
+
+func (d *decoder) str(s *string) { d.text(s, math.MaxInt) }
+
+func (d *decoder) text(s *string, limit int) {
 	start := d.pos
-	raw := d.quoted()
+	raw := d.quoted(limit)
 	if d.err != nil {
 		return
 	}
@@ -85,18 +97,27 @@ func (d *decoder) str(s *string) {
 	}
 }
 
-// quoted takes a string with its quotes and returns what is between them, escapes untouched.
-func (d *decoder) quoted() []byte {
+// quoted takes a string of at most limit bytes with its quotes and returns what is between them, escapes untouched.
+func (d *decoder) quoted(limit int) []byte {
 	d.lit(`"`)
 	if d.err != nil {
 		return nil
 	}
 	rest := d.src[d.pos:]
+	whole := len(rest) <= limit
+	if !whole {
+		rest = rest[:limit+1]
+	}
 	n := bytes.IndexByte(rest, '"')
 	if n >= 0 && bytes.IndexByte(rest[:n], '\\') >= 0 {
 		n = escapedEnd(rest)
 	}
+	if n < 0 && !whole {
+		d.fail("a string of more than %d bytes", limit)
+		return nil
+	}
 	if n < 0 {
+		d.short = true
 		d.fail("a string has no end")
 		return nil
 	}
@@ -137,7 +158,7 @@ func (d *decoder) num(n *int64) {
 }
 
 func (d *decoder) digest(v *Digest) {
-	raw := d.quoted()
+	raw := d.quoted(math.MaxInt)
 	if d.err != nil {
 		return
 	}
@@ -151,7 +172,7 @@ func (d *decoder) digest(v *Digest) {
 }
 
 func (d *decoder) b64(b *[]byte) {
-	raw := d.quoted()
+	raw := d.quoted(math.MaxInt)
 	if d.err != nil {
 		return
 	}
@@ -215,6 +236,8 @@ func (e *encoder) flush() {
 	}
 	e.buf = e.buf[:0]
 }
+
+func (e *encoder) path(s *string) { e.str(s) }
 
 func (e *encoder) str(s *string) {
 	e.lit(`"`)

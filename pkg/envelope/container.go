@@ -419,20 +419,16 @@ func truncated(missing int64) error {
 // firstRead is allocated for a body before any of it came; beyond it memory follows the bytes that came.
 const firstRead = 64 << 10
 
-// readBody reads exactly size bytes of the current section. The slice grows by doubling, never past size. begins is what the body has to
-// begin with: another one is refused before more of it is read.
-func readBody(r io.Reader, size int64, begins string) ([]byte, error) {
+// readBody reads exactly size bytes of the current section. The slice grows by doubling, never past size. early, if it is not nil, looks at
+// the first 64 KiB of a longer body before more of it is read.
+func readBody(r io.Reader, size int64, early func(start []byte) error) ([]byte, error) {
 	buf := make([]byte, 0, min(size, firstRead))
-	if begins != "" {
-		n, err := io.ReadFull(r, buf[:min(len(begins), cap(buf))])
-		if buf = buf[:n]; err != nil {
-			return nil, err
-		}
-		if string(buf) != begins {
-			return nil, fmt.Errorf("%w: it begins with %s and not as a release statement does (sections 2 and 4)", ErrFormat, excerpt(buf))
-		}
-	}
 	for int64(len(buf)) < size {
+		if len(buf) == firstRead && early != nil {
+			if err := early(buf); err != nil {
+				return nil, err
+			}
+		}
 		if len(buf) == cap(buf) {
 			grown := make([]byte, len(buf), min(size, 2*int64(cap(buf))))
 			copy(grown, buf)

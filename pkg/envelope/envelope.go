@@ -86,11 +86,11 @@ func (e *Envelope) take(in *Reader, s Section) error {
 			return err
 		}
 	}
-	begins := ""
+	var early func([]byte) error
 	if s.Type == SectionRelease {
-		begins = releaseStart()
+		early = checkStart
 	}
-	data, err := readBody(in, s.Size, begins)
+	data, err := readBody(in, s.Size, early)
 	if err != nil {
 		return err
 	}
@@ -111,11 +111,29 @@ func (e *Envelope) take(in *Reader, s Section) error {
 	}
 }
 
-// releaseStart is what every release section begins with: the DSSE envelope, and in it, in base64, what every statement begins with, as
-// far as it fills whole groups of three bytes. Rubbish of 44 MiB is refused after 64 bytes.
-func releaseStart() string {
-	const statement = `{"_type":"https://in-toto.io/Statement/` // its version has an error of its own
-	return `{"payload":"` + base64.StdEncoding.EncodeToString([]byte(statement[:len(statement)/3*3]))
+// checkStart refuses a release section by how it begins, so that 44 MiB of rubbish cost no more than 64 KiB of it. What is wrong with it
+// only because it is cut off there is no mistake.
+func checkStart(start []byte) error {
+	const opening = `{"payload":"`
+	body, ok := bytes.CutPrefix(start, []byte(opening))
+	if !ok {
+		return fmt.Errorf("%w: it begins with %s and not as a DSSE envelope (section 2)", ErrFormat, excerpt(start))
+	}
+	if bytes.IndexByte(body, '"') >= 0 {
+		return nil // a short statement, and much behind it: the parser judges
+	}
+	src := make([]byte, base64.StdEncoding.DecodedLen(len(body)/4*4))
+	n, err := base64.StdEncoding.Strict().Decode(src, body[:len(body)/4*4])
+	if err != nil {
+		return nil //nolint:nilerr // the parser says where, and stops there too
+	}
+	d := &decoder{src: src[:n]}
+	(&Statement{}).layout(d)
+	const longestToken = 64 // the longest key that is looked for, or a number
+	if d.err == nil || d.short || n-d.pos < longestToken {
+		return nil
+	}
+	return fmt.Errorf("release statement: %w", d.err)
 }
 
 func (e *Envelope) setRelease(b []byte) error {

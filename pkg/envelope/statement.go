@@ -190,7 +190,7 @@ func (s *Statement) layout(c codec) {
 
 func layoutSubject(c codec, s *Subject) {
 	c.lit(`{"name":`)
-	c.str(&s.Name)
+	c.path(&s.Name)
 	c.lit(`,"digest":{"sha256":`)
 	c.digest(&s.Digest.SHA256)
 	c.lit(`},"annotations":{"size":`)
