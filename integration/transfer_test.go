@@ -220,7 +220,7 @@ func TestLateApproval(t *testing.T) {
 	call(t, s, "bastion-packer", s.SendArgs(dir, addr, "300Mbit", 1)...)
 	must(t, s.WaitState(t.Context(), d, id, "PUBLISHED", patience))
 	samePublished(t, s, dir, env)
-	if got, want := actions(t, s, env), []string{"refused", "accepted again", "approve", "approve", "received", "verified", "inspected", "held", "published"}; !slices.Equal(got, want) {
+	if got, want := actions(t, s, env), []string{"refused", "accepted again", "approve", "approve", "received", "verified", "inspected", "held", "publishing", "published"}; !slices.Equal(got, want) {
 		t.Errorf("audit trail %q, want %q", got, want)
 	}
 	stop(t, d)
