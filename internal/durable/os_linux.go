@@ -31,6 +31,12 @@ func SyncFilesystem(f *os.File) error {
 	return nil
 }
 
+// StartWriteback tells the kernel to begin writing a range to the disk, and waits for nothing but room in the queue of the device
+// (sync_file_range(2), SYNC_FILE_RANGE_WRITE). It is advice, and no promise of anything: what fails, the next Datasync says.
+func StartWriteback(f *os.File, offset, length int64) {
+	_ = control(f, func(fd int) error { return unix.SyncFileRange(fd, offset, length, unix.SYNC_FILE_RANGE_WRITE) })
+}
+
 // DropCache gives the clean pages of a range back to the kernel. It is advice: what cannot be given back stays.
 func DropCache(f *os.File, offset, length int64) {
 	_ = control(f, func(fd int) error { return unix.Fadvise(fd, offset, length, unix.FADV_DONTNEED) })

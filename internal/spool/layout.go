@@ -25,6 +25,8 @@ const (
 	// maxSyncFiles is how many files are synced one by one; beyond it one syncfs costs less: 100,000 small files
 	// in one span would take as many seeks.
 	maxSyncFiles = 64
+	// pageSize is that of the page cache; where it is larger, a page is now and then written twice.
+	pageSize = 4 << 10
 	// statePrefix is kept for the names of the state files.
 	statePrefix = "spool."
 )
@@ -223,7 +225,7 @@ func (l *layout) evict() error {
 		h = h.next
 	}
 	if h.refs > 0 {
-		return nil // cannot be: three goroutines use at most three files
+		return nil // cannot be: four goroutines use at most four files
 	}
 	l.unlink(h)
 	delete(l.open, h.index)
@@ -272,17 +274,35 @@ func (l *layout) sync(start, end int64) error {
 	return nil
 }
 
+// startWriteback begins to write the bytes from start to end to the disk, of those files that are open. A page that is not
+// full yet is left to the range behind.
+func (l *layout) startWriteback(start, end int64) {
+	l.eachOpen(start, end, func(h *handle, low, high int64) {
+		low &^= pageSize - 1
+		if high < l.files[h.index].Size {
+			high &^= pageSize - 1
+		}
+		if low < high {
+			durable.StartWriteback(h.file, low, high-low)
+		}
+	})
+}
+
 // dropCache gives back the pages of the bytes from start to end, which are on stable storage, of those files that are open:
 // small files, of which there may be 100,000, are not opened for an advice.
 func (l *layout) dropCache(start, end int64) {
+	l.eachOpen(start, end, func(h *handle, low, high int64) { durable.DropCache(h.file, low, high-low) })
+}
+
+// eachOpen calls do for every open file that holds bytes from start to end, with their place in it.
+func (l *layout) eachOpen(start, end int64, do func(h *handle, low, high int64)) {
 	for _, i := range l.openIn(start, end) {
 		h := l.hold(i)
 		if h == nil {
 			continue // closed meanwhile
 		}
 		from := l.ends[i] - l.files[i].Size
-		low, high := max(start, from), min(end, l.ends[i])
-		durable.DropCache(h.file, low-from, high-low)
+		do(h, max(start, from)-from, min(end, l.ends[i])-from)
 		l.giveBack(h)
 	}
 }

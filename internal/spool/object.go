@@ -122,7 +122,11 @@ type Object struct {
 	finished []int // spans waiting for the finisher, each once
 	busy     bool  // the finisher has spans in hand
 	settled  int   // spans that are recorded
-	done     chan struct{}
+
+	behind     stretch   // written, and the disk not told yet
+	writebacks []stretch // waiting for the writer
+
+	done chan struct{}
 
 	have, recovered, repair atomic.Int64
 	complete                atomic.Int64 // spans without loss

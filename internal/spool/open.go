@@ -55,6 +55,7 @@ func Open(root *os.Root, files []File, g fec.Geometry, opt Options) (*Object, er
 	}
 	o.workers.Go(o.repairer)
 	o.workers.Go(o.finisher)
+	o.workers.Go(o.writer)
 	return o, nil
 }
 

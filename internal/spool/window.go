@@ -115,6 +115,7 @@ func (o *Object) flushWindow() error {
 			return err
 		}
 	}
+	o.wrote(s.Offset(w.first), s.Offset(w.first+w.n))
 	clear(w.has[:])
 	w.held = 0
 	w.move(s, w.first+w.n)
