@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -512,4 +514,45 @@ func cpuTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// TestSocketsAreNotPolled: no socket of the link is in the runtime's poller, which would be woken by each datagram.
+func TestSocketsAreNotPolled(t *testing.T) {
+	file, err := link.BindUDP(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	reader := inherit(t, duplicate(t, file), link.SocketOptions{})
+	dial(t, reader.(interface{ LocalAddress() string }).LocalAddress(), link.OffloadOff)
+	watched := map[string]bool{}
+	infos, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil || len(infos) == 0 {
+		t.Skipf("no /proc: %v", err)
+	}
+	polled := 0
+	for _, name := range infos {
+		info, err := os.ReadFile(name)
+		if err != nil {
+			continue // the one that read the folder
+		}
+		for line := range strings.Lines(string(info)) {
+			if fd, ok := strings.CutPrefix(line, "tfd:"); ok { // proc(5): a descriptor that an epoll instance watches
+				polled++
+				watched[strings.Fields(fd)[0]] = true
+			}
+		}
+	}
+	if polled == 0 {
+		t.Skip("nothing is polled, not even the poller's own wake-up: this proves nothing")
+	}
+	for fd := range watched {
+		n, err := strconv.Atoi(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind, err := unix.GetsockoptInt(n, unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil && kind == unix.IPPROTO_UDP {
+			t.Errorf("descriptor %d, a UDP socket, is in the poller", n)
+		}
+	}
 }

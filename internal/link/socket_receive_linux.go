@@ -50,12 +50,35 @@ func BindUDP(ctx context.Context, address string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open receiving socket: %w", err)
 	}
-	defer conn.Close()
-	file, err := conn.(*net.UDPConn).File()
+	file, err := detach(conn.(*net.UDPConn))
 	if err != nil {
 		return nil, fmt.Errorf("open receiving socket: %w", err)
 	}
 	return file, nil
+}
+
+// detach makes a file of a socket that the runtime's poller knows nothing of, and closes the connection. net.UDPConn.File gives
+// one that is registered there: each datagram woke the poller of every process that held such a file, which took a twentieth
+// of a transfer's time.
+func detach(conn *net.UDPConn) (*os.File, error) {
+	fd := -1
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		var inner error
+		err = raw.Control(func(n uintptr) { fd, inner = unix.FcntlInt(n, unix.F_DUPFD_CLOEXEC, 0) })
+		err = errors.Join(err, inner)
+	}
+	err = errors.Join(err, conn.Close())
+	if err == nil {
+		err = unix.SetNonblock(fd, false) // after the poller has let go: a file that does not block is registered again
+	}
+	if err != nil {
+		if fd >= 0 {
+			_ = unix.Close(fd) // nothing is lost with it
+		}
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "udp"), nil
 }
 
 // ListenUDP binds a UDP socket to options.Address and prepares it as FromFile

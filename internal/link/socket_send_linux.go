@@ -91,12 +91,11 @@ func dialUDP(ctx context.Context, options SocketOptions, mode sendMode) (*udpWri
 	if err != nil {
 		return nil, fmt.Errorf("open sending socket: %w", err)
 	}
-	defer conn.Close()
-	file, err := conn.(*net.UDPConn).File() // a duplicate outside the runtime's poller
+	file, err := detach(conn.(*net.UDPConn))
 	if err != nil {
 		return nil, fmt.Errorf("open sending socket: %w", err)
 	}
-	w := &udpWriter{file: file, fd: int(file.Fd()), mode: mode, log: options.Logger} // Fd: blocking, so that a full buffer waits
+	w := &udpWriter{file: file, fd: int(file.Fd()), mode: mode, log: options.Logger} // blocking, so that a full buffer waits
 	w.control = newSegmentControl()
 	setSendOptions(w.fd, options)
 	return w, nil
