@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Direct opens a file past the page cache (open(2), O_DIRECT): offsets, lengths and memory are then of whole pages.
+const Direct = unix.O_DIRECT
+
 // Datasync is fdatasync(2): the data and what is needed to read it back (the size, the extents), but no times. An error
 // is [ErrSync].
 func Datasync(f *os.File) error {

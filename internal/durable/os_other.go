@@ -10,6 +10,9 @@ import (
 	"os"
 )
 
+// Direct is nothing here: files are written through the page cache.
+const Direct = 0
+
 // Datasync is fsync here, which does more.
 func Datasync(f *os.File) error { return Sync(f) }
 

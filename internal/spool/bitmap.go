@@ -201,6 +201,14 @@ func countSet(words []uint64) (n int) {
 	return n
 }
 
+// countRange counts the bits that are set of n from bit i on.
+func countRange(words []uint64, i, n int) (count int) {
+	for ; n > 0; i, n = i+64, n-64 {
+		count += bits.OnesCount64(word(words, i, min(n, 64)))
+	}
+	return count
+}
+
 // word returns the n bits (at most 64) from bit i on; bits behind the last word are 0.
 func word(words []uint64, i, n int) uint64 {
 	w := words[i>>6] >> (i & 63)

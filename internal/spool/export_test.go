@@ -22,8 +22,44 @@ func (o *Object) OpenFiles() int {
 // MaxOpenFiles is the bound.
 const MaxOpenFiles = maxOpenFiles
 
-// WindowBytes is what a kill may lose.
-const WindowBytes = windowBytes
+// What a kill may lose: Staged windows that are being filled, and MaxFlight that are on their way; of these so many as there are
+// Writers may be in the file all the same.
+const (
+	WindowBytes = windowBytes
+	Staged      = 2
+	Writers     = writers
+)
+
+// UseDirect makes a small object write past the page cache, too.
+func (o *Object) UseDirect() { o.files.direct.Store(true) }
+
+// Gate is called before each write past the page cache. Set it before the first.
+func (o *Object) Gate(gate func()) { o.files.gate = gate }
+
+// MaxFlight is how many windows wait for the disk.
+const MaxFlight = maxFlight
+
+// Stall is how long a write may take.
+const Stall = stall
+
+// Direct tells whether whole windows are written past the page cache.
+func (o *Object) Direct() bool { return o.files.direct.Load() }
+
+// AwaitFlight waits until nothing is on its way to the disk.
+func (o *Object) AwaitFlight() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.staging.flight) > 0 && o.err == nil {
+		o.changed.Wait()
+	}
+}
+
+// Has tells whether the bit of source symbol i of a span is set.
+func (o *Object) Has(sbn, i int) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return isSet(o.bits.sourceOf(sbn), i)
+}
 
 // WaitRecorded waits until n spans are on stable storage and recorded, and returns them all.
 func (o *Object) WaitRecorded(n int) (recorded []int) {

@@ -158,7 +158,7 @@ func (o *Object) Forget(offset, length int64) error {
 	if err := o.usable(); err != nil || length == 0 {
 		return err
 	}
-	for o.decoding != none || o.busy || len(o.finished) > 0 {
+	for o.decoding != none || o.busy || len(o.finished) > 0 || len(o.staging.flight) > 0 {
 		o.changed.Wait()
 		if err := o.usable(); err != nil {
 			return err

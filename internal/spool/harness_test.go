@@ -42,7 +42,7 @@ func newWorld(t testing.TB, seed uint64, symbolSize, groups int, sizes ...int64)
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	t.Cleanup(func() {
+	t.Cleanup(func() { // an even seed writes past the page cache
 		if t.Failed() {
 			t.Logf("seed %d, symbols of %d bytes, %d groups, files %v", seed, symbolSize, groups, sizes)
 		}
@@ -127,6 +127,9 @@ func (w *world) open() *spool.Object {
 	if err != nil {
 		w.t.Fatalf("Open: %v", err)
 	}
+	if w.seed%2 == 0 {
+		o.UseDirect()
+	}
 	w.t.Cleanup(func() {
 		if err := o.Close(); err != nil && !w.t.Failed() && !errors.Is(err, spool.ErrBroken) {
 			w.t.Errorf("Close: %v", err)
@@ -159,6 +162,7 @@ func (w *world) flush(o *spool.Object) {
 // wait waits until the object is durable; without that the test's own time limit ends it.
 func (w *world) wait(o *spool.Object) {
 	w.t.Helper()
+	o.AwaitFlight()
 	if !o.Complete() {
 		w.t.Fatalf("not complete: %+v missing %+v", o.Progress(), o.Missing())
 	}

@@ -14,6 +14,8 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"sluice/internal/durable"
 	"sluice/pkg/fec"
@@ -43,6 +45,9 @@ type layout struct {
 	files []File
 	ends  []int64 // ends[i] is the offset just behind file i
 
+	direct atomic.Bool // writePast goes past the page cache
+	gate   func()      // nil, or a test's: called before each such write
+
 	mu      sync.Mutex
 	open    map[int]*handle
 	newest  *handle // ring in the order of use: newest.next is the oldest
@@ -53,6 +58,7 @@ type layout struct {
 // handle is an open file. refs counts who works with it.
 type handle struct {
 	file       *os.File
+	direct     *os.File // the same, opened with O_DIRECT; nil: it was not needed yet
 	index      int
 	refs       int
 	prev, next *handle
@@ -72,6 +78,7 @@ func newLayout(root *os.Root, files []File) (*layout, error) {
 		end += f.Size
 		l.ends[i] = end
 	}
+	l.direct.Store(durable.Direct != 0 && end >= directSize)
 	return l, nil
 }
 
@@ -139,6 +146,70 @@ func (l *layout) writeAt(b []byte, offset int64) error {
 		l.soil(h.index)
 		return err
 	})
+}
+
+// phase is how far into a page bytes of the object lie in the file that has most of them: where that file holds the middle one.
+func (l *layout) phase(start, length int64) int {
+	i := l.find(min(start+length/2, l.size()-1))
+	return int((start - (l.ends[i] - l.files[i].Size)) & (pageSize - 1))
+}
+
+// writePast is writeAt past the page cache: the pages that b has wholly, where they begin at a page of memory, as they do if b
+// begins phase bytes into one. The rest goes through it, and so does everything where the file system cannot.
+func (l *layout) writePast(b []byte, offset int64) error {
+	return l.each(l.clip(b, offset), offset, func(h *handle, piece []byte, at int64) error {
+		defer l.soil(h.index)
+		head := int(-at & (pageSize - 1))
+		body := (len(piece) - head) &^ (pageSize - 1)
+		if body < pageSize || uintptr(unsafe.Pointer(&piece[head]))%pageSize != 0 || !l.writeDirect(h, piece[head:head+body], at+int64(head)) {
+			_, err := h.file.WriteAt(piece, at)
+			return err
+		}
+		_, err := h.file.WriteAt(piece[:head], at)
+		if err == nil {
+			_, err = h.file.WriteAt(piece[head+body:], at+int64(head+body))
+		}
+		return err
+	})
+}
+
+// writeDirect writes whole pages with O_DIRECT. It is false where that cannot be: then it is not tried again, and the caller, who
+// writes them through the page cache, will see the error if it is one of the disk.
+func (l *layout) writeDirect(h *handle, b []byte, at int64) bool {
+	if l.gate != nil {
+		l.gate()
+	}
+	f, err := l.openDirect(h)
+	if err == nil {
+		_, err = f.WriteAt(b, at)
+	}
+	if err != nil {
+		l.direct.Store(false)
+	}
+	return err == nil
+}
+
+// openDirect opens the file of a handle that is in use once more.
+func (l *layout) openDirect(h *handle) (*os.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h.direct == nil {
+		f, err := l.root.OpenFile(l.files[h.index].Name, os.O_RDWR|durable.Direct, 0)
+		if err != nil {
+			return nil, err
+		}
+		h.direct = f
+	}
+	return h.direct, nil
+}
+
+// close closes the descriptors of a file.
+func (h *handle) close() error {
+	err := h.file.Close()
+	if h.direct != nil {
+		err = errors.Join(err, h.direct.Close())
+	}
+	return err
 }
 
 // readAt fills b from an offset of the object, across files; behind the end it reads zeros, the padding.
@@ -225,12 +296,12 @@ func (l *layout) evict() error {
 		h = h.next
 	}
 	if h.refs > 0 {
-		return nil // cannot be: four goroutines use at most four files
+		return nil // cannot be: five goroutines use at most five files
 	}
 	l.unlink(h)
 	delete(l.open, h.index)
 	l.evicted = l.evicted || l.dirty[h.index]
-	return h.file.Close()
+	return h.close()
 }
 
 func (l *layout) link(h *handle) {
@@ -361,7 +432,7 @@ func (l *layout) syncAll() error {
 func (l *layout) close() error {
 	errs := []error{l.dir.Close()}
 	for _, h := range l.open {
-		errs = append(errs, h.file.Close())
+		errs = append(errs, h.close())
 	}
 	return errors.Join(errs...)
 }

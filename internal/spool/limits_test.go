@@ -49,7 +49,7 @@ func TestMemory(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	if grown := heap() - before; grown > 2<<20 {
-		t.Errorf("64 GiB in work take %d bytes of heap, the bound is 2 MiB", grown)
+		t.Errorf("64 GiB at rest take %d bytes of heap, the bound is 2 MiB", grown)
 	}
 	if got := len(o.Missing()); got != g.Spans() {
 		t.Errorf("%d spans are missing something, want all %d", got, g.Spans())

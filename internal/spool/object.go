@@ -109,7 +109,7 @@ type Object struct {
 	changed  *sync.Cond // something below changed
 	bits     *bitmap
 	counts   counts
-	window   window
+	staging  staging
 	current  fec.Span // the span of the last symbol
 	spans    []spanState
 	err      error // sticky
@@ -123,8 +123,9 @@ type Object struct {
 	busy     bool  // the finisher has spans in hand
 	settled  int   // spans that are recorded
 
-	behind     stretch   // written, and the disk not told yet
-	writebacks []stretch // waiting for the writer
+	work       *sync.Cond // the writers have something to do; of mu
+	behind     stretch    // in the page cache, and the disk not told yet
+	writebacks []stretch  // waiting for the writers
 
 	done chan struct{}
 
@@ -181,6 +182,7 @@ func (o *Object) fail(err error) error {
 	}
 	o.quit = true
 	o.changed.Broadcast()
+	o.work.Broadcast()
 	return o.err
 }
 
@@ -194,7 +196,7 @@ func (o *Object) Close() error {
 	}
 	err := o.usable()
 	if err == nil {
-		err = o.flushWindow()
+		err = o.flushStaged(every)
 	}
 	o.stop()
 	if err == nil {
@@ -224,6 +226,7 @@ func (o *Object) Remove() error {
 func (o *Object) stop() {
 	o.closed, o.quit = true, true
 	o.changed.Broadcast()
+	o.work.Broadcast()
 	o.mu.Unlock()
 	o.workers.Wait()
 }

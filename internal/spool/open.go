@@ -47,15 +47,17 @@ func Open(root *os.Root, files []File, g fec.Geometry, opt Options) (*Object, er
 	files = slices.Clone(files)
 	o := &Object{
 		geometry: g, options: opt, log: opt.Logger, root: own, digest: identity(g, files),
-		window: newWindow(g), spans: make([]spanState, g.Spans()), decoding: none, done: make(chan struct{}),
+		staging: newStaging(g), spans: make([]spanState, g.Spans()), decoding: none, done: make(chan struct{}),
 	}
-	o.changed = sync.NewCond(&o.mu)
+	o.changed, o.work = sync.NewCond(&o.mu), sync.NewCond(&o.mu)
 	if err := o.setUp(files); err != nil {
 		return nil, errors.Join(err, o.abort())
 	}
 	o.workers.Go(o.repairer)
 	o.workers.Go(o.finisher)
-	o.workers.Go(o.writer)
+	for range writers {
+		o.workers.Go(o.writer)
+	}
 	return o, nil
 }
 

@@ -160,6 +160,7 @@ func TestKillCloseCut(t *testing.T) {
 	for i, end := range []func(*spool.Object) error{(*spool.Object).Abandon, (*spool.Object).Close} {
 		o := w.open()
 		w.put(o, w.source[i*192*4:][:192*4]...)
+		o.AwaitFlight() // what is on its way is not written
 		if err := end(o); err != nil {
 			t.Fatal(err)
 		}

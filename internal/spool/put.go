@@ -9,8 +9,8 @@ import (
 	"sluice/pkg/fec"
 )
 
-// Put takes one encoding symbol: T bytes, copied. It writes at most 1 MiB and never waits for a repair or for the disk
-// to sync.
+// Put takes one encoding symbol: T bytes, copied. It writes at most 2 MiB and never waits for a repair or for the disk
+// to sync. The first repair symbols of a span wait for what is on its way to the disk, at most 8 MiB.
 //
 // [Stored]: it was new and is kept. [Duplicate]: it was here. [Useless]: a repair symbol of a group that is whole or has
 // as many repair symbols as it lacks source symbols; it is dropped. An error that is [ErrESI] or [ErrSymbol] says that
@@ -46,10 +46,9 @@ func (o *Object) putRepair(s fec.Span, row, group int, symbol []byte) (Outcome, 
 	if isSet(repair, row*s.D+group) {
 		return Duplicate, nil
 	}
-	if o.window.sbn == s.SBN { // what is staged counts as lost until it is written
-		if err := o.flushWindow(); err != nil {
-			return 0, err
-		}
+	// What is staged counts as lost until it is written; and see goesPast.
+	if err := o.flushStaged(func(sbn int) bool { return sbn == s.SBN }); err != nil {
+		return 0, err
 	}
 	if o.counts.enough(s.SBN, group) {
 		return Useless, nil
@@ -106,7 +105,7 @@ func (o *Object) Flush(ctx context.Context) error {
 	if err := o.usable(); err != nil {
 		return err
 	}
-	if err := o.flushWindow(); err != nil {
+	if err := o.flushStaged(every); err != nil {
 		return err
 	}
 	o.enqueueRepairable()
@@ -119,7 +118,7 @@ func (o *Object) Flush(ctx context.Context) error {
 			return err
 		}
 	}
-	o.trim = true
+	o.trim, o.staging.spare = true, nil // a pass has ended: give the memory back
 	o.changed.Broadcast()
 	return nil
 }

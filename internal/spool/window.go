@@ -4,81 +4,178 @@ package spool
 
 import (
 	"fmt"
+	"slices"
+	"unsafe"
 
 	"sluice/pkg/fec"
 )
 
 const (
-	// windowBytes: what one pwrite takes at most, and what a kill can lose.
+	// windowBytes: what one write takes at most.
 	windowBytes = 1 << 20
-	// windowSymbols bounds the bits of the window where symbols are tiny.
+	// windowSymbols bounds the bits of a window where symbols are tiny.
 	windowSymbols = 1024
 )
 
-// window stages source symbols of one span that lie close together, so that they are written in few calls. Symbols may
-// come in any order within it.
+// window stages the source symbols of one cell of a span, so that they are written in few calls. Symbols may come in any order
+// within it.
 //
-//	span   ..........[ x x x . x x . . ]..........     x staged, . not here
-//	                   first     first+n
+//	span   | cell 0            | cell 1            | cell 2      |
+//	       | x x x x x x x x x | x x x . x x . . . |             |    x staged, . not here
+//	                             first    first+n
 //
 // Their bits are set when they are written, not before.
 type window struct {
-	buf   []byte
-	size  int // symbols that buf takes
+	mem   []byte // room for a cell, wherever in a page its file has it
+	buf   []byte // the cell, so that a page of the file begins at a page of memory
 	sbn   int
 	first int // symbol of the span
-	n     int // symbols that the window covers; 0 at first
+	n     int // symbols of the cell
 	held  int
+	lack  int // of the cell when the window was taken; so many held, and nothing is left to wait for
 	has   [windowSymbols / 64]uint64
-}
-
-func newWindow(g fec.Geometry) window {
-	size := max(1, min(windowBytes/g.SymbolSize, windowSymbols))
-	size = int(min(int64(size), max(1, g.Symbols()))) // a small object needs no more
-	return window{buf: make([]byte, size*g.SymbolSize), size: size}
 }
 
 // covers tells whether symbol i of the span falls into the window.
 func (w *window) covers(sbn, i int) bool {
-	return sbn == w.sbn && i >= w.first && i < w.first+w.n
+	return w != nil && sbn == w.sbn && i >= w.first && i < w.first+w.n
 }
 
-// behind tells whether symbol i is one that the window has just left: late, but no reason to go back.
-func (w *window) behind(sbn, i int) bool {
-	return w.n > 0 && sbn == w.sbn && i < w.first && i >= w.first-w.size
+// staging is the windows of an object: the one that is being filled, the one before it if that has gaps, for symbols that were
+// overtaken, and those that are whole and on their way to the disk past the page cache (writer.go).
+type staging struct {
+	size      int // symbols of a full cell
+	sbn       int // of the last cell that was begun
+	first     int // and its first symbol; -1: none was
+	now, late *window
+	spare     []*window
+	flight    []*window // whole, and not written yet
+	queue     []*window // of these, what no writer has in hand
+	cached    int       // cells that go through the page cache before one goes past it again
 }
 
-// move puts the empty window at symbol i, not beyond the end of the span.
-func (w *window) move(s fec.Span, i int) {
-	w.sbn, w.first, w.n = s.SBN, i, max(0, min(w.size, s.N-i))
+// newStaging chooses a cell that is a whole number of pages where it can.
+func newStaging(g fec.Geometry) staging {
+	size := max(1, min(windowBytes/g.SymbolSize, windowSymbols))
+	if pages := pageSize / gcd(pageSize, g.SymbolSize); size >= pages {
+		size -= size % pages
+	}
+	size = int(min(int64(size), max(1, g.Symbols()))) // a small object needs no more
+	return staging{size: size, first: -1}
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+// find returns the window that symbol i falls into; nil: none does.
+func (g *staging) find(sbn, i int) *window {
+	if g.now.covers(sbn, i) {
+		return g.now
+	}
+	if g.late.covers(sbn, i) {
+		return g.late
+	}
+	for _, w := range g.flight {
+		if w.covers(sbn, i) {
+			return w
+		}
+	}
+	return nil
+}
+
+// passed tells whether symbol i is of the cells just behind: late, but no reason to go back.
+func (g *staging) passed(sbn, i int) bool {
+	return g.first >= 0 && sbn == g.sbn && i < g.first && i >= g.first-2*g.size
+}
+
+// take returns an empty window.
+func (g *staging) take(symbolSize int) *window {
+	if n := len(g.spare); n > 0 {
+		w := g.spare[n-1]
+		g.spare = g.spare[:n-1]
+		return w
+	}
+	return &window{mem: make([]byte, g.size*symbolSize+2*pageSize)}
+}
+
+// give takes back a window that was written.
+func (g *staging) give(w *window) {
+	clear(w.has[:])
+	w.held, w.n = 0, 0
+	g.spare = append(g.spare, w)
 }
 
 // putSource keeps source symbol i of the span.
 func (o *Object) putSource(s fec.Span, i int, symbol []byte) (Outcome, error) {
-	w := &o.window
-	if isSet(o.bits.sourceOf(s.SBN), i) || w.covers(s.SBN, i) && isSet(w.has[:], i-w.first) {
+	g := &o.staging
+	w := g.find(s.SBN, i)
+	if isSet(o.bits.sourceOf(s.SBN), i) || w != nil && isSet(w.has[:], i-w.first) {
 		return Duplicate, nil
 	}
 	if err := o.checkPadding(s, i, symbol); err != nil {
 		return 0, err
 	}
-	if w.behind(s.SBN, i) {
-		return Stored, o.store(s, i, symbol)
-	}
-	if !w.covers(s.SBN, i) {
-		if err := o.flushWindow(); err != nil {
+	if w == nil {
+		if g.passed(s.SBN, i) {
+			return Stored, o.store(s, i, symbol)
+		}
+		var err error
+		if w, err = o.turn(s, i); err != nil {
 			return 0, err
 		}
-		w.move(s, i)
 	}
 	at := i - w.first
 	copy(w.buf[at*s.SymbolSize:], symbol)
 	set(w.has[:], at)
 	w.held++
-	if at == w.n-1 { // the last one: whatever is still to come of the window comes late
-		return Stored, o.flushWindow()
+	if w.held == w.lack {
+		return Stored, o.whole(w)
 	}
 	return Stored, nil
+}
+
+// turn begins the cell of symbol i. The one before stays, if it has gaps, until the next turn.
+func (o *Object) turn(s fec.Span, i int) (*window, error) {
+	g := &o.staging
+	if g.late != nil {
+		if err := o.flushWindow(g.late); err != nil {
+			return nil, err
+		}
+	}
+	w := g.take(s.SymbolSize)
+	w.sbn, w.first = s.SBN, i-i%g.size
+	w.n = min(g.size, s.N-w.first)
+	w.lack = w.n - countRange(o.bits.sourceOf(s.SBN), w.first, w.n)
+	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(w.mem))) % pageSize)
+	w.buf = w.mem[skip+o.files.phase(s.Offset(w.first), int64(w.n*s.SymbolSize)):][:w.n*s.SymbolSize]
+	g.late, g.now, g.sbn, g.first = g.now, w, w.sbn, w.first
+	return w, nil
+}
+
+// whole writes a window of a cell that lacks nothing more, or leaves it to the writers.
+func (o *Object) whole(w *window) error {
+	if w.held < w.n || !o.goesPast(w) {
+		return o.flushWindow(w)
+	}
+	g := &o.staging
+	g.release(w)
+	g.flight, g.queue = append(g.flight, w), append(g.queue, w)
+	o.work.Signal()
+	return nil
+}
+
+// release takes a window out of the symbols' way.
+func (g *staging) release(w *window) {
+	switch w {
+	case g.now:
+		g.now = nil
+	case g.late:
+		g.late = nil
+	}
 }
 
 // checkPadding wants zeros behind the end of the object: the code word has them there (specification section 4).
@@ -95,12 +192,8 @@ func (o *Object) checkPadding(s fec.Span, i int, symbol []byte) error {
 	return nil
 }
 
-// flushWindow writes what is staged, one pwrite a run (a file border splits it), and moves the window on.
-func (o *Object) flushWindow() error {
-	w := &o.window
-	if w.held == 0 {
-		return nil
-	}
+// flushWindow writes what is staged in a window, one pwrite a run (a file border splits it), and empties it.
+func (o *Object) flushWindow(w *window) error {
 	s := o.geometry.Span(w.sbn)
 	for at := 0; at < w.n; {
 		if !isSet(w.has[:], at) {
@@ -116,11 +209,32 @@ func (o *Object) flushWindow() error {
 		}
 	}
 	o.wrote(s.Offset(w.first), s.Offset(w.first+w.n))
-	clear(w.has[:])
-	w.held = 0
-	w.move(s, w.first+w.n)
+	o.staging.release(w)
+	o.staging.give(w)
 	return nil
 }
+
+// flushStaged writes what is staged of a span, or of all (every), and waits for what is on its way past the page cache. It
+// gives mu up while it waits.
+func (o *Object) flushStaged(of func(sbn int) bool) error {
+	for _, w := range []*window{o.staging.late, o.staging.now} {
+		if w != nil && of(w.sbn) {
+			if err := o.flushWindow(w); err != nil {
+				return err
+			}
+		}
+	}
+	for slices.ContainsFunc(o.staging.flight, func(w *window) bool { return of(w.sbn) }) {
+		o.changed.Wait()
+		if err := o.usable(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// every is all spans.
+func every(int) bool { return true }
 
 // store writes a run of source symbols from symbol i on, then sets their bits. In this order: a bit promises a byte.
 func (o *Object) store(s fec.Span, i int, run []byte) error {

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package spool_test
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sluice/internal/spool"
+)
+
+// direct opens an object that writes past the page cache, on a file system that can.
+func direct(t *testing.T, w *world) *spool.Object {
+	t.Helper()
+	w.seed |= 1 // leave it to us
+	probe, err := w.root.OpenFile("probe", os.O_CREATE|os.O_RDWR|unix.O_DIRECT, 0o600)
+	if err != nil {
+		t.Skipf("this file system has no O_DIRECT: %v", err)
+	}
+	probe.Close()
+	o := w.open()
+	o.UseDirect()
+	return o
+}
+
+// TestDirect: whole windows go past the page cache, wherever in a page their file has them, and files and bytes are right.
+func TestDirect(t *testing.T) {
+	for name, sizes := range map[string][]int64{
+		"one file":        {1408 * 192 * 16 * 2},
+		"an odd end":      {1408*192*16*2 - 777},
+		"borders":         {5_000_001, 13, 0, 3_000_000, 4095, 1408*192*16*2 - 8_004_200},
+		"many small ones": append(many(500, 7001), 1408*192*16),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 0, 1408, 16, sizes...)
+			o := direct(t, w)
+			var mu sync.Mutex
+			writes := 0
+			o.Gate(func() { mu.Lock(); writes++; mu.Unlock() })
+			w.put(o, w.source...)
+			w.flush(o)
+			w.wait(o)
+			w.check()
+			if !o.Direct() {
+				t.Error("it was given up")
+			}
+			if writes < 7 { // of 10 windows, some of which lie in small files for the most part
+				t.Errorf("%d windows went past the page cache", writes)
+			}
+		})
+	}
+}
+
+func many(n int, size int64) []int64 {
+	list := make([]int64, n)
+	for i := range list {
+		list[i] = size
+	}
+	return list
+}
+
+// TestDirectAmongLosses: symbols that are lost, late and doubled, and repair symbols between them, over several lives.
+func TestDirectAmongLosses(t *testing.T) {
+	w := newWorld(t, 0, 1408, 16, 4_000_001, 3, 1408*192*16*3-4_000_004)
+	o := direct(t, w)
+	kept := w.lose(w.source, 0.002)
+	for i := range kept { // late by up to 300
+		if j := i + w.random.IntN(300); w.random.IntN(10) == 0 && j < len(kept) {
+			kept[i], kept[j] = kept[j], kept[i]
+		}
+	}
+	repair := w.rows(0, 12)
+	for len(kept) > 0 {
+		n := min(len(kept), 1+w.random.IntN(2500))
+		w.put(o, kept[:n]...)
+		if m := min(len(repair), w.random.IntN(150)); w.random.IntN(2) == 0 {
+			w.put(o, repair[:m]...)
+			repair = repair[m:]
+		}
+		if kept = kept[n:]; w.random.IntN(6) == 0 {
+			if err := o.Abandon(); err != nil {
+				t.Fatal(err)
+			}
+			o = direct(t, w)
+		}
+	}
+	w.put(o, repair...)
+	w.flush(o)
+	if !o.Complete() { // what the kills took is more than a code word has repair rows
+		w.put(o, w.source...)
+		w.flush(o)
+	}
+	w.wait(o)
+	w.check()
+}
+
+// gated is an object whose writes past the page cache wait until open is called.
+func gated(t *testing.T, w *world) (o *spool.Object, open func()) {
+	t.Helper()
+	o = direct(t, w)
+	gate := make(chan struct{})
+	o.Gate(func() { <-gate })
+	open = sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
+	return o, open
+}
+
+// TestRepairWaitsForFlight: the first repair symbol of a span waits for the windows of that span that are on their way, because
+// the decoder might write into their pages through the cache; and then it is useless, because they are there.
+func TestRepairWaitsForFlight(t *testing.T) {
+	w := newWorld(t, 0, 1408, 16, 1408*192*16)
+	o, open := gated(t, w)
+	w.put(o, w.source...)
+	got := make(chan spool.Outcome, 1)
+	go func() {
+		outcome, err := o.Put(0, w.repair[0][0].esi, w.repair[0][0].data)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- outcome
+	}()
+	select {
+	case outcome := <-got:
+		t.Errorf("%v while the windows were on their way", outcome)
+	case <-time.After(50 * time.Millisecond): // long enough for one that does not wait
+	}
+	open()
+	if outcome := <-got; outcome != spool.Useless {
+		t.Errorf("%v, want useless", outcome)
+	}
+	w.wait(o)
+	w.check()
+}
+
+// TestNoDirectBesideRepair: in a span of which repair symbols are here nothing goes past the page cache.
+func TestNoDirectBesideRepair(t *testing.T) {
+	w := newWorld(t, 0, 1408, 16, 1408*192*16)
+	o := direct(t, w)
+	o.Gate(func() { t.Error("a write past the page cache") })
+	w.put(o, w.repair[3][7])
+	w.put(o, w.source...)
+	w.wait(o)
+	w.check()
+}
+
+// TestDiskBehind: a disk that does not move does not stop Put. What it cannot take goes through the page cache.
+func TestDiskBehind(t *testing.T) {
+	w := newWorld(t, 0, 1408, 64, 1408*192*64)
+	o, open := gated(t, w)
+	w.put(o, w.source...)
+	missing := 0
+	for i := range w.source {
+		if !o.Has(0, i) {
+			missing++
+		}
+	}
+	if most := spool.MaxFlight * spool.WindowBytes / 1408; missing == 0 || missing > most {
+		t.Errorf("%d symbols wait for the disk, want at least one and at most %d", missing, most)
+	}
+	open()
+	w.wait(o)
+	w.check()
+}
+
+// TestDiskPauses: one write that takes too long, and the page cache stands between.
+func TestDiskPauses(t *testing.T) {
+	w := newWorld(t, 0, 1408, 16, 1408*192*16)
+	o := direct(t, w)
+	o.Gate(func() { time.Sleep(spool.Stall + time.Millisecond) })
+	w.put(o, w.source...)
+	w.wait(o)
+	w.check()
+	if o.Direct() {
+		t.Error("it goes on past the page cache")
+	}
+}
+
+// TestNoDirectHere: where a file cannot be opened that way, everything goes through the page cache.
+func TestNoDirectHere(t *testing.T) {
+	w := newWorld(t, 0, 1408, 16, 1408*192*16)
+	o := direct(t, w)
+	w.put(o, w.source[:2]...) // the file is open
+	w.flush(o)
+	if err := w.root.Rename(w.files[0].Name, "away"); err != nil {
+		t.Fatal(err)
+	}
+	w.put(o, w.source...)
+	w.wait(o)
+	if o.Direct() {
+		t.Error("it goes on past the page cache")
+	}
+	if err := w.root.Rename("away", w.files[0].Name); err != nil {
+		t.Fatal(err)
+	}
+	w.check()
+}
+
+// TestCloseWaitsForFlight: a clean close has everything.
+func TestCloseWaitsForFlight(t *testing.T) {
+	w := newWorld(t, 0, 1408, 16, 1408*192*16+5)
+	o, open := gated(t, w)
+	w.put(o, w.source[:len(w.source)-1]...)
+	time.AfterFunc(20*time.Millisecond, open)
+	if err := o.Close(); err != nil && !errors.Is(err, spool.ErrClosed) {
+		t.Fatal(err)
+	}
+	o = w.open()
+	if p := o.Progress(); p.Have != p.Symbols-1 {
+		t.Errorf("%+v, want all but one", p)
+	}
+	w.put(o, w.source[len(w.source)-1])
+	w.wait(o)
+	w.check()
+}
