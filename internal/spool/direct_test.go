@@ -171,7 +171,7 @@ func TestDiskBehind(t *testing.T) {
 func TestDiskPauses(t *testing.T) {
 	w := newWorld(t, 0, 1408, 16, 1408*192*16)
 	o := direct(t, w)
-	o.Gate(func() { time.Sleep(spool.Stall + time.Millisecond) })
+	o.Gate(func() { <-time.After(spool.Stall + time.Millisecond) })
 	w.put(o, w.source...)
 	w.wait(o)
 	w.check()

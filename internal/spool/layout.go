@@ -15,7 +15,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"sluice/internal/durable"
 	"sluice/pkg/fec"
@@ -154,14 +153,15 @@ func (l *layout) phase(start, length int64) int {
 	return int((start - (l.ends[i] - l.files[i].Size)) & (pageSize - 1))
 }
 
-// writePast is writeAt past the page cache: the pages that b has wholly, where they begin at a page of memory, as they do if b
-// begins phase bytes into one. The rest goes through it, and so does everything where the file system cannot.
-func (l *layout) writePast(b []byte, offset int64) error {
+// writePast is writeAt past the page cache, of bytes that begin phase bytes into a page of memory: those pages of a file that b has
+// wholly, where they are pages of memory as well. The rest goes through it, and so does everything where the file system cannot.
+func (l *layout) writePast(b []byte, offset int64, phase int) error {
 	return l.each(l.clip(b, offset), offset, func(h *handle, piece []byte, at int64) error {
 		defer l.soil(h.index)
 		head := int(-at & (pageSize - 1))
 		body := (len(piece) - head) &^ (pageSize - 1)
-		if body < pageSize || uintptr(unsafe.Pointer(&piece[head]))%pageSize != 0 || !l.writeDirect(h, piece[head:head+body], at+int64(head)) {
+		before := int(l.ends[h.index] - l.files[h.index].Size + at - offset) // the piece
+		if body < pageSize || (phase+before+head)%pageSize != 0 || !l.writeDirect(h, piece[head:head+body], at+int64(head)) {
 			_, err := h.file.WriteAt(piece, at)
 			return err
 		}

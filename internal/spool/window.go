@@ -5,7 +5,6 @@ package spool
 import (
 	"fmt"
 	"slices"
-	"unsafe"
 
 	"sluice/pkg/fec"
 )
@@ -26,8 +25,9 @@ const (
 //
 // Their bits are set when they are written, not before.
 type window struct {
-	mem   []byte // room for a cell, wherever in a page its file has it
-	buf   []byte // the cell, so that a page of the file begins at a page of memory
+	mem   []byte // of whole pages; room for a cell, wherever in a page its file has it
+	phase int    // how far into a page the cell begins
+	buf   []byte // the cell: mem from phase on
 	sbn   int
 	first int // symbol of the span
 	n     int // symbols of the cell
@@ -99,7 +99,7 @@ func (g *staging) take(symbolSize int) *window {
 		g.spare = g.spare[:n-1]
 		return w
 	}
-	return &window{mem: make([]byte, g.size*symbolSize+2*pageSize)}
+	return &window{mem: pages(g.size*symbolSize + pageSize)}
 }
 
 // give takes back a window that was written.
@@ -150,8 +150,8 @@ func (o *Object) turn(s fec.Span, i int) (*window, error) {
 	w.sbn, w.first = s.SBN, i-i%g.size
 	w.n = min(g.size, s.N-w.first)
 	w.lack = w.n - countRange(o.bits.sourceOf(s.SBN), w.first, w.n)
-	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(w.mem))) % pageSize)
-	w.buf = w.mem[skip+o.files.phase(s.Offset(w.first), int64(w.n*s.SymbolSize)):][:w.n*s.SymbolSize]
+	w.phase = o.files.phase(s.Offset(w.first), int64(w.n*s.SymbolSize))
+	w.buf = w.mem[w.phase:][:w.n*s.SymbolSize]
 	g.late, g.now, g.sbn, g.first = g.now, w, w.sbn, w.first
 	return w, nil
 }

@@ -110,7 +110,7 @@ func (o *Object) writePast(w *window) error {
 	s := o.geometry.Span(w.sbn)
 	o.mu.Unlock()
 	began := time.Now()
-	err := o.files.writePast(w.buf, s.Offset(w.first))
+	err := o.files.writePast(w.buf, s.Offset(w.first), w.phase)
 	took := time.Since(began)
 	o.mu.Lock()
 	o.staging.flight = slices.DeleteFunc(o.staging.flight, func(f *window) bool { return f == w })
