@@ -9,6 +9,7 @@
 //	setup.go     the rows
 //	release.go   payloads, sealed once
 //	transfer.go  one transfer, measured
+//	machine.go   how fast one core is today
 //	lanes.go     one lane beside two
 //	blast.go     what the sockets alone carry
 //	peers.go     the others
@@ -96,6 +97,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err := b.Setup(ctx); err != nil {
 		return err
 	}
+	b.machine()
 	if o.compare != "" {
 		return b.compare(ctx)
 	}

@@ -124,7 +124,7 @@ func peakUntilEnd(d *lab.Daemon) (peak int64) {
 		if now, err := d.PeakRSS(); err == nil { // it may end between the two
 			peak = max(peak, now)
 		}
-		<-time.After(20 * time.Millisecond)
+		<-time.After(100 * time.Millisecond) // a look takes as long as 1 MiB of the link
 	}
 	return peak
 }
@@ -148,16 +148,15 @@ func (b *bench) received(ctx context.Context, e ends) (time.Duration, error) {
 
 // firstSymbol returns when a look last saw nothing of the payload: a little before it began to come.
 func (b *bench) firstSymbol(ctx context.Context, e ends) (before time.Time, err error) {
-	err = lab.WaitFor(ctx, 10*time.Minute, "the payload", func() (bool, error) {
+	for {
 		now := time.Now()
 		r, err := b.Release(ctx, e.id)
-		if err != nil || r == nil || r.State != "RECEIVING" || r.Have > 0 {
-			return true, err
+		if err = errors.Join(err, e.high.Died(), ctx.Err()); err != nil || r == nil || r.State != "RECEIVING" || r.Have > 0 {
+			return before, err
 		}
 		before = now
-		return false, e.high.Died()
-	})
-	return before, err
+		<-time.After(10 * time.Millisecond)
+	}
 }
 
 // goodput takes the end of the reception from the audit trail.

@@ -222,6 +222,9 @@ type Usage struct {
 }
 
 func usage(cmd *exec.Cmd) Usage {
+	if cmd.ProcessState == nil {
+		return Usage{} // it was never started
+	}
 	ru, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
 	if !ok {
 		return Usage{}
@@ -238,7 +241,12 @@ type CallError struct {
 	err    error
 }
 
-func (e *CallError) Error() string { return fmt.Sprintf("%s: exit %d: %s", e.Verb, e.Code, e.Stderr) }
+func (e *CallError) Error() string {
+	if e.Stderr == "" {
+		return fmt.Sprintf("%s: %v", e.Verb, e.err)
+	}
+	return fmt.Sprintf("%s: exit %d: %s", e.Verb, e.Code, e.Stderr)
+}
 
 // Unwrap gives the error of os/exec.
 func (e *CallError) Unwrap() error { return e.err }
