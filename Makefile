@@ -41,6 +41,7 @@ test: build ## every test that needs no server of somebody else's, with the race
 	go test -timeout 15m $(SINGLE)
 	$(if $(RACE),go test -race -run '^TestVerify$$|^TestMOfN$$|^TestRotation$$' ./pkg/mofn)
 	$(if $(RACE),go test -run '^TestEvery|^TestBombs|^TestCrash$$|^TestChain|^TestDamage$$' ./internal/trust ./internal/site)
+	$(if $(RACE),go test -run '^TestBomb|^TestFlipped$$|^TestHundred|^TestStatementToo|^TestManySpans$$' ./pkg/envelope ./internal/ticket)
 
 test-pkcs11: ## the tests with keys in tokens, against SoftHSM (half a minute; needs a C compiler and softhsm2)
 	@command -v softhsm2-util >/dev/null || echo 'SoftHSM is not here: NOTHING is tested with a token (apt-get install softhsm2 opensc)'

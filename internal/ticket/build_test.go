@@ -236,6 +236,7 @@ func TestSpansAlike(t *testing.T) {
 
 // TestManySpans: 3,000 damaged spans at the real size, each in its own way, take little time and little room.
 func TestManySpans(t *testing.T) {
+	slow(t)
 	g, err := fec.New(1408*192*992*3000, 1408, 992)
 	if err != nil {
 		t.Fatal(err)

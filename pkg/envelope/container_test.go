@@ -351,6 +351,7 @@ func TestBombs(t *testing.T) {
 // TestBombStatements: 32 MiB of hostile JSON. All that is allocated, dead or alive, stays far under 256 MiB, with
 // the statement itself.
 func TestBombStatements(t *testing.T) {
+	slow(t)
 	if testing.Short() {
 		t.Skip("takes seconds: left out with -short")
 	}

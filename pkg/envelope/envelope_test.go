@@ -52,6 +52,7 @@ func TestTruncated(t *testing.T) {
 // TestFlipped: E5, every bit. The end digest makes it simple: none is accepted. With the end digest made right again,
 // as an attacker would, what is accepted differs in signatures only.
 func TestFlipped(t *testing.T) {
+	slow(t)
 	e := small(t)
 	b := stream(t, e)
 	accepted := 0
@@ -247,6 +248,7 @@ func manyFiles(t testing.TB, n int) (*envelope.Statement, []byte) {
 
 // TestHundredThousandFiles: the largest release, and one more.
 func TestHundredThousandFiles(t *testing.T) {
+	slow(t)
 	if testing.Short() {
 		t.Skip("takes seconds: left out with -short")
 	}
@@ -266,6 +268,7 @@ func TestHundredThousandFiles(t *testing.T) {
 
 // TestStatementTooLong: paths of 1,024 bytes reach the cap of 32 MiB before the cap of 100,000 files.
 func TestStatementTooLong(t *testing.T) {
+	slow(t)
 	if testing.Short() {
 		t.Skip("takes seconds: left out with -short")
 	}
