@@ -34,7 +34,7 @@ func newCarousel(ctx context.Context, source io.ReaderAt, geometry fec.Geometry)
 	for sbn := range geometry.Spans() {
 		span := geometry.Span(sbn)
 		rows := newRows(fec.MaxRows, span.D*span.SymbolSize)
-		if err := slab.encode(ctx, encoder, source, geometry.ObjectSize, span, rows); err != nil {
+		if err := slab.encode(ctx, encoder, newObject(source, geometry.ObjectSize), span, 0, span.D, rows); err != nil {
 			return nil, fmt.Errorf("envelope object: %w", err)
 		}
 		c.repair = append(c.repair, rows)

@@ -29,7 +29,8 @@
 //	pass.go          the order of one pass (section 5)
 //	deal.go          whose turn it is: several lanes, one a goroutine; those that stall or fail
 //	lane.go          the session of one lane: lead-in, envelope, cadence, end
-//	repair.go        repair rows, encoded one span ahead
+//	object.go        what symbols are made of, shown where it lies or read
+//	repair.go        repair rows, encoded while their span is sent
 //	carousel.go      the envelope object, round and round
 //	batch.go         datagrams gathered into batches; failures counted
 //	pace.go          the token clock

@@ -4,7 +4,6 @@ package link
 
 import (
 	"context"
-	"io"
 	"sync"
 	"time"
 
@@ -21,9 +20,6 @@ const (
 	// at the end, repeatGap apart: 8 over 120 ms outlive a short stall.
 	repeats   = 8
 	repeatGap = 15 * time.Millisecond
-
-	// readAhead is how much of the payload is read at a time.
-	readAhead = 1 << 20
 )
 
 // pass is one Send under way: what of the payload is sent, in which order, and
@@ -108,42 +104,44 @@ func (p *pass) payload(ctx context.Context) error {
 	if p.transfer.Only != nil {
 		return p.selection(ctx)
 	}
+	o := newObject(p.transfer.Payload, p.geometry.ObjectSize)
 	if p.transfer.Rows == 0 {
-		return p.spans(ctx, nil)
+		return p.spans(ctx, o, nil)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	r, err := startRepairer(ctx, p.transfer.Payload, p.geometry, p.transfer.FirstRow, p.transfer.Rows)
+	r, err := startRepairer(ctx, o, p.geometry, p.transfer.FirstRow, p.transfer.Rows)
 	if err != nil {
 		cancel()
 		return err
 	}
 	defer r.stop()
 	defer cancel()
-	return p.spans(ctx, r)
+	return p.spans(ctx, o, r)
 }
 
 // spans sends span after span. The repair symbols of a span are spread through
 // the source of the next, so that one outage cannot take both; those of the last
 // span follow it. Without source, the repair symbols of each span just follow.
-func (p *pass) spans(ctx context.Context, r *repairer) error {
-	source := newObjectReader(p.transfer.Payload, p.geometry)
+func (p *pass) spans(ctx context.Context, o object, r *repairer) (err error) {
+	source := newObjectReader(o, p.geometry.SymbolSize)
+	defer source.guard(&err)()
 	var owed *repairSymbols // of the span before
 	for sbn := range p.geometry.Spans() {
+		span := p.geometry.Span(sbn)
 		if p.transfer.Source {
-			if err := p.sourceSymbols(ctx, source, p.geometry.Span(sbn), owed); err != nil {
+			if err := p.sourceSymbols(ctx, source, span, owed); err != nil {
 				return err
 			}
 		}
 		if err := p.settleDebt(ctx, r, owed); err != nil {
 			return err
 		}
-		if r == nil {
-			continue
+		if r != nil {
+			if owed, err = r.take(); err != nil {
+				return err
+			}
 		}
-		var err error
-		if owed, err = r.take(); err != nil {
-			return err
-		}
+		o.forget(span.Offset(span.N)) // it was sent, and encoded
 	}
 	return p.settleDebt(ctx, r, owed)
 }
@@ -245,32 +243,4 @@ func (p *pass) totals() (source, repair uint64) {
 		repair += uint64(p.transfer.Rows * p.geometry.Span(sbn).D)
 	}
 	return source, repair
-}
-
-// objectReader reads an object once, in order, in large pieces.
-type objectReader struct {
-	source   io.ReaderAt
-	geometry fec.Geometry
-	buf      []byte
-	from     int64 // offset of buf in the object
-	filled   bool
-}
-
-// newObjectReader allocates the buffer of about readAhead bytes, whole symbols.
-func newObjectReader(source io.ReaderAt, geometry fec.Geometry) *objectReader {
-	symbols := max(1, readAhead/geometry.SymbolSize)
-	return &objectReader{source: source, geometry: geometry, buf: make([]byte, symbols*geometry.SymbolSize)}
-}
-
-// symbol returns the symbol at an offset that is a multiple of T, padded with
-// zeros past the object's end. It is valid until the next call.
-func (r *objectReader) symbol(off int64) ([]byte, error) {
-	size := int64(r.geometry.SymbolSize)
-	if !r.filled || off < r.from || off+size > r.from+int64(len(r.buf)) {
-		if err := readObject(r.source, r.buf, off, r.geometry.ObjectSize); err != nil {
-			return nil, err
-		}
-		r.from, r.filled = off, true
-	}
-	return r.buf[off-r.from:][:size], nil
 }

@@ -4,9 +4,7 @@ package link
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 
 	"sluice/pkg/fec"
 )
@@ -21,28 +19,6 @@ const (
 	// while the next is encoded.
 	repairSpans = 2
 )
-
-// ErrShort says that an object gave fewer bytes than announced: it was changed
-// while it was sent.
-var ErrShort = errors.New("link: object shorter than announced")
-
-// readObject fills b from the object at off; past the object's end it is zero
-// (section 4: the last symbol is padded, and absent symbols are zero).
-func readObject(source io.ReaderAt, b []byte, off, size int64) error {
-	want := int(max(0, min(int64(len(b)), size-off)))
-	clear(b[want:])
-	if want == 0 {
-		return nil
-	}
-	n, err := source.ReadAt(b[:want], off)
-	switch {
-	case n == want:
-		return nil
-	case err == nil || errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: %d of %d bytes at offset %d", ErrShort, n, want, off)
-	}
-	return fmt.Errorf("read object at offset %d: %w", off, err)
-}
 
 // newRows allocates rows of equal length in one piece.
 func newRows(rows, length int) [][]byte {
@@ -68,20 +44,19 @@ func newSlab(symbolSize int) *slab {
 	return &slab{groups: groups, rows: newRows(fec.K, groups*symbolSize)}
 }
 
-// encode computes the repair rows of a span (each D symbols long, one for each
-// row of the encoder), slab after slab of neighbouring groups. It reads the
-// object again: the page cache holds it, since a span is sent at the same time.
-func (s *slab) encode(ctx context.Context, encoder *fec.Encoder, source io.ReaderAt, size int64, span fec.Span, rows [][]byte) error {
-	for first := 0; first < span.D; first += s.groups {
+// encode computes repair rows of neighbouring groups of a span (each row as long as the groups are, one for each row of
+// the encoder), slab after slab. It goes through the object again: the page cache holds it, since a span is sent at the
+// same time.
+func (s *slab) encode(ctx context.Context, encoder *fec.Encoder, o object, span fec.Span, group, groups int, rows [][]byte) error {
+	for done := 0; done < groups; done += s.groups {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		from := first * span.SymbolSize
-		width := min(s.groups, span.D-first) * span.SymbolSize
+		from, width := done*span.SymbolSize, min(s.groups, groups-done)*span.SymbolSize
 		s.source, s.repair = s.source[:0], s.repair[:0]
 		for j := range span.K {
-			row := s.rows[j][:width]
-			if err := readObject(source, row, span.Offset(j*span.D+first), size); err != nil {
+			row, err := o.bytes(span.Offset(j*span.D+group+done), s.rows[j][:width])
+			if err != nil {
 				return err
 			}
 			s.source = append(s.source, row)
@@ -114,10 +89,11 @@ func (r *repairSymbols) step() (at place, symbol []byte) {
 	return repairPlace(r.span, r.firstRow+row, group), r.rows[row][group*r.span.SymbolSize:][:r.span.SymbolSize]
 }
 
-// repairer encodes one span after another in a goroutine of its own, ahead of
-// the sender and never more than repairSpans spans.
+// repairer encodes one span after another in a goroutine of its own: a span while
+// its source is sent, and so looks at the memory that the sender looks at.
 type repairer struct {
 	free  chan [][]byte
+	spare [][]byte // the second memory, until the first span was taken; nil: it is in use
 	ready chan *repairSymbols
 	err   error // set before ready is closed
 }
@@ -125,24 +101,26 @@ type repairer struct {
 // startRepairer begins to encode rows firstRow..firstRow+rows-1 of every span of
 // the object. It ends, with ready closed, after the last span, at an error, or
 // when ctx ends.
-func startRepairer(ctx context.Context, source io.ReaderAt, geometry fec.Geometry, firstRow, rows int) (*repairer, error) {
+func startRepairer(ctx context.Context, o object, geometry fec.Geometry, firstRow, rows int) (*repairer, error) {
 	encoder, err := fec.NewEncoder(firstRow, rows)
 	if err != nil {
 		return nil, fmt.Errorf("repair rows: %w", err)
 	}
 	r := &repairer{free: make(chan [][]byte, repairSpans), ready: make(chan *repairSymbols, repairSpans)}
-	for range min(repairSpans, geometry.Spans()) {
-		r.free <- newRows(rows, geometry.Span(0).D*geometry.SymbolSize)
+	length := geometry.Span(0).D * geometry.SymbolSize
+	r.free <- newRows(rows, length)
+	if geometry.Spans() > 1 {
+		r.spare = newRows(rows, length)
 	}
 	go func() {
 		defer close(r.ready)
-		r.err = r.run(ctx, encoder, source, geometry, firstRow)
+		r.err = r.run(ctx, encoder, o, geometry, firstRow)
 	}()
 	return r, nil
 }
 
 // run is the body of the goroutine.
-func (r *repairer) run(ctx context.Context, encoder *fec.Encoder, source io.ReaderAt, geometry fec.Geometry, firstRow int) error {
+func (r *repairer) run(ctx context.Context, encoder *fec.Encoder, o object, geometry fec.Geometry, firstRow int) error {
 	slab := newSlab(geometry.SymbolSize)
 	for sbn := range geometry.Spans() {
 		var memory [][]byte
@@ -156,7 +134,7 @@ func (r *repairer) run(ctx context.Context, encoder *fec.Encoder, source io.Read
 		for i := range rows {
 			rows[i] = memory[i][:span.D*span.SymbolSize]
 		}
-		if err := slab.encode(ctx, encoder, source, geometry.ObjectSize, span, rows); err != nil {
+		if err := slab.encode(ctx, encoder, o, span, 0, span.D, rows); err != nil {
 			return err
 		}
 		r.ready <- &repairSymbols{span: span, firstRow: firstRow, rows: rows} // never blocks: as many as free
@@ -169,6 +147,10 @@ func (r *repairer) take() (*repairSymbols, error) {
 	symbols, ok := <-r.ready
 	if !ok {
 		return nil, r.err
+	}
+	if r.spare != nil {
+		r.free <- r.spare
+		r.spare = nil
 	}
 	return symbols, nil
 }

@@ -11,7 +11,7 @@ import (
 
 // selector sends what a Transfer selects, span after span: first the source symbols, then the repair symbols row by row, as in every
 // pass, so that an outage takes few of each group. It encodes in the sender's goroutine: a selection is small, and what it waits for
-// the disk the pace makes up.
+// the disk the pace makes up. It reads and does not look: little of what a view brings into memory would be of use.
 type selector struct {
 	pass     *pass
 	source   *objectReader
@@ -29,7 +29,7 @@ type encodedRun struct {
 // selection sends the selected symbols of the payload object.
 func (p *pass) selection(ctx context.Context) error {
 	s := &selector{
-		pass: p, source: newObjectReader(p.transfer.Payload, p.geometry), slab: newSlab(p.geometry.SymbolSize),
+		pass: p, source: newObjectReader(object{source: p.transfer.Payload, size: p.geometry.ObjectSize}, p.geometry.SymbolSize), slab: newSlab(p.geometry.SymbolSize),
 		encoders: make(map[[2]int]*fec.Encoder),
 	}
 	for _, portion := range p.transfer.Only {
@@ -78,7 +78,7 @@ func (s *selector) encode(ctx context.Context, span fec.Span, runs []fec.RepairR
 			return err
 		}
 		run := encodedRun{RepairRun: r, rows: newRows(r.Rows, r.Groups*span.SymbolSize)}
-		if err := s.slab.encodeGroups(ctx, encoder, s.pass, span, run); err != nil {
+		if err := s.slab.encode(ctx, encoder, s.source.object, span, r.Group, r.Groups, run.rows); err != nil {
 			return err
 		}
 		s.runs = append(s.runs, run)
@@ -98,31 +98,6 @@ func (s *selector) encoder(row, rows int) (*fec.Encoder, error) {
 	}
 	s.encoders[key] = e
 	return e, nil
-}
-
-// encodeGroups computes one run, slab after slab of its neighbouring groups.
-func (s *slab) encodeGroups(ctx context.Context, encoder *fec.Encoder, p *pass, span fec.Span, run encodedRun) error {
-	for done := 0; done < run.Groups; done += s.groups {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		from, width := done*span.SymbolSize, min(s.groups, run.Groups-done)*span.SymbolSize
-		s.source, s.repair = s.source[:0], s.repair[:0]
-		for j := range span.K {
-			row := s.rows[j][:width]
-			if err := readObject(p.transfer.Payload, row, span.Offset(j*span.D+run.Group+done), p.geometry.ObjectSize); err != nil {
-				return err
-			}
-			s.source = append(s.source, row)
-		}
-		for _, row := range run.rows {
-			s.repair = append(s.repair, row[from:from+width])
-		}
-		if err := encoder.Encode(s.source, s.repair); err != nil {
-			return fmt.Errorf("encode span %d: %w", span.SBN, err)
-		}
-	}
-	return nil
 }
 
 // repair sends the encoded runs of a span, row by row through all of them.

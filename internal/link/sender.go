@@ -72,7 +72,7 @@ type Transfer struct {
 	Release      [32]byte
 	Envelope     io.ReaderAt
 	EnvelopeSize int64
-	Payload      io.ReaderAt // read once in order, and again a span at a time for its repair rows
+	Payload      io.ReaderAt // read once in order, and again a span at a time for its repair rows; a Viewer is looked at instead
 	PayloadSize  int64
 	Files        int  // of the payload, for the settling time
 	Pass         int  // 1..
@@ -176,7 +176,9 @@ func checkLanes(lanes []Lane) error {
 // returns what was sent also with an error. It is ErrBusy while another Send or
 // Idle of this Sender runs. Memory is bounded by the repair rows of two spans,
 // those of the envelope (at most 54 MiB), scratch of 8 MiB, and of several lanes
-// 1 MiB each.
+// 1 MiB each. A payload that is a Viewer has one span (256 MiB) more of its pages in
+// memory, two for a moment, which count as this process's and which the kernel can
+// take back at any time.
 //
 // Of several lanes one over which this host's kernel refuses everything is held back,
 // tried four times a second, and dealt its share again when something leaves; one
