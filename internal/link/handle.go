@@ -45,6 +45,7 @@ func (r *Receiver) batch(b *Buffer, now time.Time) {
 		r.datagram(data[:n], now)
 		data = data[n:]
 	}
+	r.letGo()
 }
 
 // datagram takes one datagram through the checks of section 1, cheapest first.
@@ -118,6 +119,7 @@ func (r *Receiver) announced(h Header, d []byte, now time.Time) {
 		r.reject(nil, reasonLimit)
 		return
 	}
+	r.letGo() // of the payload: a new session may ask about it
 	s, err := r.open(d, now)
 	if err != nil {
 		r.reject(nil, announcementReason(err))
@@ -171,7 +173,7 @@ func (r *Receiver) admit(s *session) {
 
 // sealed authenticates a sealed datagram, counts it, and dispatches it.
 func (r *Receiver) sealed(s *session, h Header, d []byte, now time.Time) {
-	body, err := s.cipher.open(r.scratch, d, h.Counter)
+	body, err := s.cipher.open(r.place(s, h), d, h.Counter)
 	if err != nil {
 		r.reject(s, reasonTag)
 		return

@@ -6,6 +6,7 @@ package link
 // token clock, one datagram) that the outside sees only together.
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -16,6 +17,7 @@ import (
 	mrand "math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -386,6 +388,77 @@ func stepReceiver(t testing.TB) (*Receiver, *session, *sessionCipher) {
 		t.Fatal(err)
 	}
 	return r, s, c
+}
+
+// shelf is a payload of eight symbols that can be held.
+type shelf struct {
+	holder
+	data         [8][1408]byte
+	have         [8]bool
+	inPlace      int // symbols that came in their slot
+	holds, frees int
+}
+
+func (s *shelf) Hold() Held { s.holds++; return (*heldShelf)(s) }
+
+type heldShelf shelf
+
+func (s *heldShelf) Slot(_, esi uint32) []byte {
+	if esi >= uint32(len(s.have)) || s.have[esi] {
+		return nil
+	}
+	return s.data[esi][:]
+}
+
+func (s *heldShelf) Put(_, esi uint32, symbol []byte) (bool, error) {
+	if &symbol[0] == &s.data[esi][0] {
+		s.inPlace++
+	} else if !s.have[esi] {
+		copy(s.data[esi][:], symbol)
+	}
+	fresh := !s.have[esi]
+	s.have[esi] = true
+	return fresh, nil
+}
+
+func (s *heldShelf) Release() { s.frees++ }
+
+// TestDecryptedInPlace: a symbol is decrypted where it belongs, a forgery changes nothing that is there, and the payload is held once a
+// message.
+func TestDecryptedInPlace(t *testing.T) {
+	r, s, c := stepReceiver(t)
+	p := &shelf{}
+	s.release.payload = p
+	var counter uint32
+	datagram := func(esi uint32, fill byte) []byte {
+		d := make([]byte, 1452)
+		h := Header{Type: TypePayload, Profile: Profile1500, Session: s.announcement.Session, Counter: uint64(counter), ESI: esi}
+		c.seal(d, h, bytes.Repeat([]byte{fill}, 1408))
+		counter++
+		return d
+	}
+	forged := func(esi uint32) []byte {
+		d := datagram(esi, 99)
+		d[40] ^= 1
+		return d
+	}
+	message := slices.Concat(datagram(2, 12), forged(2), forged(3), datagram(3, 13), datagram(2, 12), datagram(4, 14))
+	r.batch(&Buffer{Data: message, N: len(message), Segment: 1452}, time.Now())
+	for esi, fill := range map[int]byte{2: 12, 3: 13, 4: 14} {
+		if !bytes.Equal(p.data[esi][:], bytes.Repeat([]byte{fill}, 1408)) {
+			t.Errorf("symbol %d was changed: %d", esi, p.data[esi][0])
+		}
+	}
+	if p.inPlace != 3 || p.holds != 1 || p.frees != 1 {
+		t.Errorf("%d symbols in place, held %d times and released %d times; want 3, 1 and 1", p.inPlace, p.holds, p.frees)
+	}
+	if s.ledger.rejected[reasonTag] != 2 || s.ledger.stored != 3 || s.ledger.held != 1 {
+		t.Errorf("%+v", s.ledger)
+	}
+	one := &Buffer{Data: datagram(5, 1), N: 1452, Segment: 1452}
+	if n := testing.AllocsPerRun(100, func() { r.batch(one, time.Unix(1, 0)) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
 }
 
 type refuser struct{}

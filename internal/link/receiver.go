@@ -82,6 +82,8 @@ type Receiver struct {
 	scratch  []byte       // the body of the datagram at hand
 	lanes    []laneLedger // of each of Conns
 	lane     int          // that brought the datagram at hand
+	holds    *release     // whose payload is held for the message at hand; nil: none
+	held     Held
 	total    totals
 	hearing  hearing
 	broken   error // ends Run

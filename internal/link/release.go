@@ -68,6 +68,25 @@ type Payload interface {
 	Refused() bool
 }
 
+// Holder is a Payload that can be held while symbols come at once, so that it need
+// not lock itself for each. Between Hold and Release nothing else of it is called
+// by the goroutine that holds it.
+type Holder interface {
+	Payload
+	Hold() Held
+}
+
+// Held is a Payload that is held, for as long as one message takes: at most
+// MaxSegments symbols.
+type Held interface {
+	// Slot returns where a symbol belongs, T bytes with no more capacity, or nil. A
+	// datagram is decrypted there before it is known to be authentic: what is in a
+	// slot counts for nothing until Put is called with it.
+	Slot(sbn, esi uint32) []byte
+	Put(sbn, esi uint32, symbol []byte) (stored bool, err error)
+	Release()
+}
+
 // Sink decides about releases.
 type Sink interface {
 	// Envelope is called in its own goroutine when the envelope object of a
@@ -276,7 +295,7 @@ func (r *Receiver) payloadSymbol(s *session, h Header, body []byte, now time.Tim
 		return
 	}
 	rel.lastSymbol = now
-	stored, err := rel.payload.Put(h.SBN, h.ESI, body)
+	stored, err := r.put(rel, h, body)
 	switch {
 	case err != nil:
 		r.failedPut(s, err)
@@ -285,6 +304,53 @@ func (r *Receiver) payloadSymbol(s *session, h Header, body []byte, now time.Tim
 		rel.dirty = true
 	default:
 		s.ledger.held++
+	}
+}
+
+// hold holds the payload of a release that was accepted, from the first symbol of a
+// message on; nil: there is none, or it cannot be held.
+func (r *Receiver) hold(rel *release) Held {
+	if rel == nil || rel.state != ReleaseAccepted {
+		return nil
+	}
+	if r.holds == rel {
+		return r.held
+	}
+	holder, ok := rel.payload.(Holder)
+	if !ok {
+		return nil
+	}
+	r.letGo()
+	r.holds, r.held = rel, holder.Hold()
+	return r.held
+}
+
+// place is where the body of a datagram is decrypted to: where its symbol belongs, if
+// that can be shown.
+func (r *Receiver) place(s *session, h Header) []byte {
+	if h.Type == TypePayload {
+		if held := r.hold(s.release); held != nil {
+			if slot := held.Slot(h.SBN, h.ESI); slot != nil {
+				return slot
+			}
+		}
+	}
+	return r.scratch
+}
+
+// put gives a symbol to the payload.
+func (r *Receiver) put(rel *release, h Header, body []byte) (stored bool, err error) {
+	if held := r.hold(rel); held != nil {
+		return held.Put(h.SBN, h.ESI, body)
+	}
+	return rel.payload.Put(h.SBN, h.ESI, body)
+}
+
+// letGo releases the payload that is held, if one is.
+func (r *Receiver) letGo() {
+	if r.holds != nil {
+		r.held.Release()
+		r.holds, r.held = nil, nil
 	}
 }
 

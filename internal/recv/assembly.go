@@ -185,12 +185,40 @@ func (p linked) Put(sbn, esi uint32, symbol []byte) (bool, error) {
 	if a == nil {
 		return false, nil
 	}
-	out, err := a.Put(sbn, esi, symbol)
+	return stored(a.Put(sbn, esi, symbol))
+}
+
+// stored is the link's word for what became of a symbol.
+func stored(out spool.Outcome, err error) (bool, error) {
 	if errors.Is(err, spool.ErrClosed) {
 		return false, nil
 	}
 	return out == spool.Stored, err
 }
+
+// Hold implements link.Holder.
+func (p linked) Hold() link.Held {
+	a := p.now.Load()
+	if a == nil {
+		return nothingHeld{}
+	}
+	return held{a.Hold()}
+}
+
+// held is a payload that is held.
+type held struct{ spool.Held }
+
+func (h held) Put(sbn, esi uint32, symbol []byte) (bool, error) {
+	return stored(h.Held.Put(sbn, esi, symbol))
+}
+
+// nothingHeld swallows symbols while nothing is being received.
+type nothingHeld struct{}
+
+func (nothingHeld) Slot(_, _ uint32) []byte { return nil }
+
+func (nothingHeld) Put(_, _ uint32, _ []byte) (bool, error) { return false, nil }
+func (nothingHeld) Release()                                {}
 
 // Flush implements link.Payload. It holds no lock: Put goes on while damage is being repaired.
 func (p linked) Flush(ctx context.Context) error {
@@ -224,6 +252,6 @@ func (p wholePayload) Refused() bool                         { return p.refused(
 var (
 	_ Assembly     = (*assembly)(nil)
 	_ Assembler    = (*Local)(nil)
-	_ link.Payload = linked{}
+	_ link.Holder  = linked{}
 	_ link.Payload = wholePayload{}
 )

@@ -217,3 +217,47 @@ func TestCloseWaitsForFlight(t *testing.T) {
 	w.wait(o)
 	w.check()
 }
+
+// TestSlot: there is one for a source symbol that is missing, in a window that is being filled, and for nothing else.
+func TestSlot(t *testing.T) {
+	w := newWorld(t, 1, 1408, 16, 1408*192*16*2)
+	o := w.open()
+	slot := func(sbn, esi uint32) bool {
+		h := o.Hold()
+		defer h.Release()
+		return h.Slot(sbn, esi) != nil
+	}
+	if slot(0, 0) {
+		t.Error("before the first symbol of the cell")
+	}
+	w.put(o, w.source[0])
+	for _, c := range []struct {
+		sbn, esi uint32
+		want     bool
+		what     string
+	}{
+		{0, 0, false, "a symbol that is here"},
+		{0, 1, true, "a missing one beside it"},
+		{0, 735, true, "the last of the cell"},
+		{0, 736, false, "the first of the next cell"},
+		{1, 1, false, "another span"},
+		{2, 1, false, "no such span"},
+		{1 << 31, 1, false, "no such span by far"},
+		{0, w.repair[0][0].esi, false, "a repair symbol"},
+		{0, 1<<32 - 1, false, "no symbol"},
+	} {
+		if got := slot(c.sbn, c.esi); got != c.want {
+			t.Errorf("%s: %v", c.what, got)
+		}
+	}
+	w.put(o, w.source[736]) // the first cell has gaps, and is late
+	if !slot(0, 1) || !slot(0, 737) || slot(0, 0) {
+		t.Error("the two windows that are being filled are not the two last cells")
+	}
+	if err := o.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if slot(0, 1) {
+		t.Error("of an object that is closed")
+	}
+}

@@ -138,18 +138,45 @@ func (w *world) open() *spool.Object {
 	return o
 }
 
-// put gives symbols to the object and returns how many became what.
+// put gives symbols to the object and returns how many became what. Some seeds do as the link does.
 func (w *world) put(o *spool.Object, symbols ...symbol) map[spool.Outcome]int {
 	w.t.Helper()
+	put := o.Put
+	if w.seed%3 == 0 {
+		put = func(sbn, esi uint32, data []byte) (spool.Outcome, error) { return w.hold(o, sbn, esi, data) }
+	}
 	n := make(map[spool.Outcome]int)
 	for _, s := range symbols {
-		outcome, err := o.Put(s.sbn, s.esi, s.data)
+		outcome, err := put(s.sbn, s.esi, s.data)
 		if err != nil {
 			w.t.Fatalf("Put(%d, %d): %v", s.sbn, s.esi, err)
 		}
 		n[outcome]++
 	}
 	return n
+}
+
+// hold puts a symbol by its slot, if it has one, now and then after something that turned out not to be it.
+func (w *world) hold(o *spool.Object, sbn, esi uint32, data []byte) (spool.Outcome, error) {
+	h := o.Hold()
+	defer h.Release()
+	slot := h.Slot(sbn, esi)
+	if slot == nil {
+		return h.Put(sbn, esi, data)
+	}
+	if len(slot) != w.g.SymbolSize || cap(slot) != w.g.SymbolSize {
+		w.t.Fatalf("a slot of %d bytes and room for %d", len(slot), cap(slot))
+	}
+	if w.random.IntN(8) == 0 {
+		for i := range slot {
+			slot[i] = 0xA5
+		}
+		if w.random.IntN(2) == 0 {
+			return h.Put(sbn, esi, data)
+		}
+	}
+	copy(slot, data)
+	return h.Put(sbn, esi, slot)
 }
 
 func (w *world) flush(o *spool.Object) {

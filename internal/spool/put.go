@@ -18,6 +18,52 @@ import (
 func (o *Object) Put(sbn, esi uint32, symbol []byte) (Outcome, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.put(sbn, esi, symbol)
+}
+
+// Held is an object that is locked for symbols that come at once, and shows where they belong: one that is decrypted there is not
+// copied into memory that is far from the processor, which is a tenth of what a receiver does.
+type Held struct{ object *Object }
+
+// Hold locks the object until [Held.Release], for a moment: meanwhile all else waits, and of its methods only those that take no
+// lock may be called by the goroutine that holds it.
+func (o *Object) Hold() Held {
+	o.mu.Lock()
+	return Held{o}
+}
+
+// Slot returns the T bytes of a source symbol that is missing, if its place is in memory already, and else nil. Whatever is written
+// there is of no account before Put is called with it.
+func (h Held) Slot(sbn, esi uint32) []byte {
+	o := h.object
+	if o.usable() != nil || int64(sbn) >= int64(len(o.spans)) {
+		return nil
+	}
+	s := o.turnTo(int(sbn))
+	if int64(esi) >= int64(s.N) {
+		return nil
+	}
+	return o.staging.slot(int(sbn), int(esi), s.SymbolSize)
+}
+
+// turnTo is the span at hand.
+func (o *Object) turnTo(sbn int) fec.Span {
+	if o.current.SBN != sbn || o.current.N == 0 {
+		o.current = o.geometry.Span(sbn)
+	}
+	return o.current
+}
+
+// Put is [Object.Put]. symbol may be the Slot.
+func (h Held) Put(sbn, esi uint32, symbol []byte) (Outcome, error) {
+	return h.object.put(sbn, esi, symbol)
+}
+
+// Release unlocks the object.
+func (h Held) Release() { h.object.mu.Unlock() }
+
+// put is Put. The caller holds mu.
+func (o *Object) put(sbn, esi uint32, symbol []byte) (Outcome, error) {
 	if err := o.usable(); err != nil {
 		return 0, err
 	}
@@ -27,17 +73,15 @@ func (o *Object) Put(sbn, esi uint32, symbol []byte) (Outcome, error) {
 	if int64(sbn) >= int64(len(o.spans)) {
 		return 0, fmt.Errorf("%w: SBN %d, the object has %d spans", ErrESI, sbn, len(o.spans))
 	}
-	if o.current.SBN != int(sbn) || o.current.N == 0 {
-		o.current = o.geometry.Span(int(sbn))
-	}
-	position, err := o.current.Locate(esi)
+	s := o.turnTo(int(sbn))
+	position, err := s.Locate(esi)
 	if err != nil {
 		return 0, err
 	}
 	if position.Repair {
-		return o.putRepair(o.current, position.Row, position.Group, symbol)
+		return o.putRepair(s, position.Row, position.Group, symbol)
 	}
-	return o.putSource(o.current, int(esi), symbol)
+	return o.putSource(s, int(esi), symbol)
 }
 
 // putRepair keeps a repair symbol in its place in the side file.

@@ -87,6 +87,18 @@ func (g *staging) find(sbn, i int) *window {
 	return nil
 }
 
+// slot is the place of symbol i in a window that is being filled and has not got it; nil: there is none.
+func (g *staging) slot(sbn, i, symbolSize int) []byte {
+	w := g.now
+	if !w.covers(sbn, i) {
+		w = g.late
+	}
+	if !w.covers(sbn, i) || isSet(w.has[:], i-w.first) {
+		return nil
+	}
+	return w.buf[(i-w.first)*symbolSize:][:symbolSize:symbolSize]
+}
+
 // passed tells whether symbol i is of the cells just behind: late, but no reason to go back.
 func (g *staging) passed(sbn, i int) bool {
 	return g.first >= 0 && sbn == g.sbn && i < g.first && i >= g.first-2*g.size
@@ -129,7 +141,9 @@ func (o *Object) putSource(s fec.Span, i int, symbol []byte) (Outcome, error) {
 		}
 	}
 	at := i - w.first
-	copy(w.buf[at*s.SymbolSize:], symbol)
+	if slot := w.buf[at*s.SymbolSize:]; &slot[0] != &symbol[0] {
+		copy(slot, symbol)
+	}
 	set(w.has[:], at)
 	w.held++
 	if w.held == w.lack {

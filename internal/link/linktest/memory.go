@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 
+	"sluice/internal/link"
 	"sluice/pkg/fec"
 )
 
@@ -39,6 +40,32 @@ func NewMemory(g fec.Geometry) *Memory {
 func (m *Memory) Put(sbn, esi uint32, symbol []byte) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.put(sbn, esi, symbol)
+}
+
+// Hold implements link.Holder.
+func (m *Memory) Hold() link.Held {
+	m.mu.Lock()
+	return heldMemory{m}
+}
+
+// heldMemory is a memory whose lock is held.
+type heldMemory struct{ *Memory }
+
+func (h heldMemory) Put(sbn, esi uint32, symbol []byte) (bool, error) { return h.put(sbn, esi, symbol) }
+func (h heldMemory) Release()                                         { h.mu.Unlock() }
+
+// Slot shows the place of a source symbol that is missing.
+func (h heldMemory) Slot(sbn, esi uint32) []byte {
+	span := h.geometry.Span(int(sbn))
+	if int64(esi) >= int64(span.N) || h.have[span.First+int64(esi)] {
+		return nil
+	}
+	return h.data[span.Offset(int(esi)):][:span.SymbolSize:span.SymbolSize]
+}
+
+// put is Put with the lock held.
+func (m *Memory) put(sbn, esi uint32, symbol []byte) (bool, error) {
 	span := m.geometry.Span(int(sbn))
 	p, err := span.Locate(esi)
 	switch {
