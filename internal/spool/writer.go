@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// directSize is the smallest object of which anything is written past the page cache.
-	directSize = 16 << 20
+	// directSize is the smallest object of which anything is written past the page cache: one of a whole window.
+	directSize = windowBytes
 
 	// writers is how many goroutines write: while the disk has one write it is given the next.
 	writers = 2
