@@ -6,10 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 )
 
 // errNoTerminal says that nobody can be asked.
@@ -28,7 +28,8 @@ func AskSecret(ctx context.Context) func(prompt string) ([]byte, error) {
 	}
 }
 
-// ask turns the echo off before it prompts: what is typed at once must not be seen either.
+// ask turns the echo off before it prompts: what is typed at once must not be seen either. It does so itself, and at once: a reader that did it in
+// its own goroutine (term.ReadPassword) could do it after an interruption had turned the echo on again.
 func ask(ctx context.Context, tty *os.File, prompt string) (_ []byte, err error) {
 	fd := int(tty.Fd())
 	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
@@ -36,7 +37,8 @@ func ask(ctx context.Context, tty *os.File, prompt string) (_ []byte, err error)
 		return nil, fmt.Errorf("%w (%w)", errNoTerminal, err)
 	}
 	quiet := *before
-	quiet.Lflag &^= unix.ECHO
+	quiet.Lflag = quiet.Lflag&^unix.ECHO | unix.ICANON | unix.ISIG // line by line: the terminal sees to erasing
+	quiet.Iflag |= unix.ICRNL
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &quiet); err != nil {
 		return nil, fmt.Errorf("%w (%w)", errNoTerminal, err)
 	}
@@ -50,7 +52,7 @@ func ask(ctx context.Context, tty *os.File, prompt string) (_ []byte, err error)
 	}
 	read := make(chan answer, 1)
 	go func() {
-		secret, err := term.ReadPassword(fd)
+		secret, err := line(tty)
 		read <- answer{secret, err}
 	}()
 	select {
@@ -63,4 +65,22 @@ func ask(ctx context.Context, tty *os.File, prompt string) (_ []byte, err error)
 		}
 		return a.secret, a.err
 	}
+}
+
+// line reads to the end of a line. A terminal gives at most 4096 bytes of one (termios(3), canonical mode).
+func line(tty io.Reader) (typed []byte, err error) {
+	for b := make([]byte, 1); len(typed) < 4096; {
+		n, err := tty.Read(b)
+		switch {
+		case n == 1 && b[0] == '\n':
+			return typed, nil
+		case n == 1:
+			typed = append(typed, b[0])
+		case errors.Is(err, io.EOF) && len(typed) > 0:
+			return typed, nil
+		case err != nil:
+			return nil, err
+		}
+	}
+	return nil, errors.New("a line of more than 4096 bytes was typed")
 }
