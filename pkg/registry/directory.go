@@ -209,10 +209,14 @@ func (d *dirStore) get(_ context.Context, key string, fresh bool) (io.ReadSeekCl
 	if err != nil {
 		return nil, object{}, lookError("open", err)
 	}
+	info, err := f.Stat() // of what was opened: a channel may have been replaced since it was looked at
+	if err == nil {
+		o = describe(key, info)
+	}
 	if fresh {
 		dropCache(f)
 	}
-	if mutable(key) {
+	if err == nil && mutable(key) {
 		o.tag, err = hashTag(f)
 	}
 	if err != nil {
