@@ -3,6 +3,7 @@
 package spool_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"sync"
@@ -197,6 +198,23 @@ func TestNoDirectHere(t *testing.T) {
 	if err := w.root.Rename("away", w.files[0].Name); err != nil {
 		t.Fatal(err)
 	}
+	w.check()
+}
+
+// TestFlushEndsWithItsContext: also while a disk that does not move has windows in hand.
+func TestFlushEndsWithItsContext(t *testing.T) {
+	w := newWorld(t, 0, 1408, 16, 1408*192*16)
+	o, open := gated(t, w)
+	w.put(o, w.source...)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("enough")
+	time.AfterFunc(20*time.Millisecond, func() { cancel(why) })
+	if err := o.Flush(ctx); !errors.Is(err, why) {
+		t.Errorf("%v, want why it was to end", err)
+	}
+	open()
+	w.flush(o)
+	w.wait(o)
 	w.check()
 }
 

@@ -3,6 +3,7 @@
 package spool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -196,7 +197,7 @@ func (o *Object) Close() error {
 	}
 	err := o.usable()
 	if err == nil {
-		err = o.flushStaged(every)
+		err = o.flushStaged(context.Background(), every)
 	}
 	o.stop()
 	if err == nil {

@@ -91,7 +91,7 @@ func (o *Object) putRepair(s fec.Span, row, group int, symbol []byte) (Outcome, 
 		return Duplicate, nil
 	}
 	// What is staged counts as lost until it is written; and see goesPast.
-	if err := o.flushStaged(func(sbn int) bool { return sbn == s.SBN }); err != nil {
+	if err := o.flushStaged(context.Background(), func(sbn int) bool { return sbn == s.SBN }); err != nil {
 		return 0, err
 	}
 	if o.counts.enough(s.SBN, group) {
@@ -149,7 +149,7 @@ func (o *Object) Flush(ctx context.Context) error {
 	if err := o.usable(); err != nil {
 		return err
 	}
-	if err := o.flushStaged(every); err != nil {
+	if err := o.flushStaged(ctx, every); err != nil {
 		return err
 	}
 	o.enqueueRepairable()

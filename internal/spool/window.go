@@ -3,6 +3,7 @@
 package spool
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -228,9 +229,9 @@ func (o *Object) flushWindow(w *window) error {
 	return nil
 }
 
-// flushStaged writes what is staged of a span, or of all (every), and waits for what is on its way past the page cache. It
-// gives mu up while it waits.
-func (o *Object) flushStaged(of func(sbn int) bool) error {
+// flushStaged writes what is staged of a span, or of all (every), and waits for what is on its way past the page cache, or until
+// ctx ends, of which whoever ends it tells changed. It gives mu up while it waits.
+func (o *Object) flushStaged(ctx context.Context, of func(sbn int) bool) error {
 	for _, w := range []*window{o.staging.late, o.staging.now} {
 		if w != nil && of(w.sbn) {
 			if err := o.flushWindow(w); err != nil {
@@ -239,6 +240,9 @@ func (o *Object) flushStaged(of func(sbn int) bool) error {
 		}
 	}
 	for slices.ContainsFunc(o.staging.flight, func(w *window) bool { return of(w.sbn) }) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		o.changed.Wait()
 		if err := o.usable(); err != nil {
 			return err
