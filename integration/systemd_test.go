@@ -146,6 +146,7 @@ func TestUnitsSay(t *testing.T) {
 			"Type=notify", "Restart=always", "RestartPreventExitStatus=2", "WatchdogSec=60", "StartLimitIntervalSec=0",
 			"Requires=diode-receiver.socket", "PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX", "IPAddressDeny=any",
 			"LimitCORE=0", "MemorySwapMax=0", // keys must reach no disk
+			"LimitNICE=-10", "CPUWeight=400", // the process that faces the link goes before others
 			"ExecStart=/usr/bin/diode-receiver run --config /etc/sluice/diode-receiver.yaml",
 		},
 		"diode-receiver.socket": {"ListenDatagram=0.0.0.0:4710", "ReceiveBuffer=64M", "FreeBind=yes", "FileDescriptorName=link"},

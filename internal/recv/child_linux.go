@@ -24,10 +24,15 @@ const (
 	socketFD  = 5 // and those behind it
 )
 
+// frontNice is the priority of a front. What overflows in its socket while it waits for a processor nobody can ask for again;
+// hashing and publishing can wait.
+const frontNice = -10
+
 // child is a front that was started.
 type child struct {
 	peer  *peer
 	pid   int
+	level error         // why it has no priority over others; nil: it has
 	stop  time.Duration // how long it may live when the connection is over
 	began time.Time
 	gone  chan struct{} // closed once the process and the connection are over; then how and err are set
@@ -69,7 +74,8 @@ func spawn(command []string, files []*os.File, handlers map[string]handler, stop
 func (c *child) live(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := cmd.Start(); err != nil {
+	var err error
+	if c.level, err = withNice(frontNice, cmd.Start); err != nil {
 		started <- err
 		return
 	}
@@ -77,7 +83,7 @@ func (c *child) live(cmd *exec.Cmd, started chan<- error) {
 	answered := make(chan error, 1)
 	go func() { answered <- c.converse() }()
 	started <- nil
-	err := c.wait(cmd)
+	err = c.wait(cmd)
 	c.peer.conn.Close()
 	c.err = errors.Join(err, <-answered)
 	c.how = cmd.ProcessState.String()
@@ -85,6 +91,21 @@ func (c *child) live(cmd *exec.Cmd, started chan<- error) {
 		c.how += ": " + c.err.Error()
 	}
 	close(c.gone)
+}
+
+// withNice does something while the thread, which the caller has locked, is at least so much before others: on Linux each thread has
+// a nice value, and what it starts inherits it (setpriority(2), NOTES). Without the right to that, it is done all the same.
+func withNice(nice int, do func() error) (refused, err error) {
+	const thread = 0 // the calling one
+	before, err := unix.Getpriority(unix.PRIO_PROCESS, thread)
+	if before = 20 - before; err != nil || before <= nice { // the system call gives 1 to 40
+		return err, do()
+	}
+	if refused = unix.Setpriority(unix.PRIO_PROCESS, thread, nice); refused != nil {
+		return refused, do()
+	}
+	err = do()
+	return unix.Setpriority(unix.PRIO_PROCESS, thread, before), err // to step back is always allowed
 }
 
 // wait waits for the process, and from then on its number is nobody's.

@@ -15,6 +15,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +25,7 @@ import (
 
 	"github.com/cloudflare/circl/kem/xwing"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
 	"sluice/internal/link"
@@ -244,6 +248,74 @@ func TestFront(t *testing.T) {
 	if d.judged != 1 {
 		t.Errorf("judged %d times", d.judged)
 	}
+}
+
+// TestFrontGoesFirst: the front has priority in all its threads, and the daemon in none; a front that cannot have it starts all the same.
+func TestFrontGoesFirst(t *testing.T) {
+	warned, logs := observer.New(zap.WarnLevel)
+	d := newDesk(t, "front", func(o *Options) { o.Logger = zap.New(warned) })
+	front := niceOf(t, d.pid())
+	if d.process.current().level != nil {
+		if slices.Contains(front, frontNice) || logs.FilterMessageSnippet("LimitNICE").Len() != 1 {
+			t.Errorf("the front may have no priority: nice values %v, %v", front, logs.All())
+		}
+	} else if slices.Max(front) != frontNice || logs.FilterMessageSnippet("LimitNICE").Len() != 0 {
+		t.Errorf("nice values of the front's threads: %v; %v", front, logs.All())
+	}
+	if own := niceOf(t, os.Getpid()); slices.Contains(own, frontNice) {
+		t.Errorf("nice values of the daemon's threads: %v", own)
+	}
+}
+
+// niceOf gives the nice value of each thread of a process.
+func niceOf(t *testing.T, pid int) (nice []int) {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	must(t, err)
+	for _, task := range tasks {
+		id, err := strconv.Atoi(filepath.Base(task))
+		must(t, err)
+		value, err := unix.Getpriority(unix.PRIO_PROCESS, id)
+		if errors.Is(err, unix.ESRCH) {
+			continue // it ended meanwhile
+		}
+		must(t, err)
+		nice = append(nice, 20-value)
+	}
+	return nice
+}
+
+// TestNoRightToPriority: without the capability, and with a limit that allows nothing, what was to be done is done.
+func TestNoRightToPriority(t *testing.T) {
+	var refused, err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with its capabilities
+		if err = dropEffective(unix.CAP_SYS_NICE); err == nil {
+			refused, err = withNice(frontNice, func() error { return io.ErrNoProgress })
+		}
+	}()
+	<-done
+	if !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("what was to be done gave %v", err)
+	}
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NICE, &limit))
+	if limit.Cur < 20-frontNice && !errors.Is(refused, unix.EACCES) {
+		t.Errorf("the priority was not refused: %v", refused)
+	}
+}
+
+// dropEffective takes a capability from the calling thread.
+func dropEffective(capability int) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[capability/32].Effective &^= 1 << (capability % 32)
+	return unix.Capset(&header, &data[0])
 }
 
 // TestFrontEnds: what is under way when the daemon ends is kept, and goes on in the next.
