@@ -68,8 +68,8 @@ func arrows() map[string][]string {
 		"internal/recv": {"internal/durable", "internal/link", "internal/spool", "internal/ticket", "pkg/fec"},
 
 		// Effects: each knows one.
-		"internal/link":       {"internal/spool", "pkg/fec"},
-		"internal/spool":      {"internal/durable", "pkg/fec"},
+		"internal/link":       {"internal/largepage", "internal/spool", "pkg/fec"},
+		"internal/spool":      {"internal/durable", "internal/largepage", "pkg/fec"},
 		"internal/ticket":     {"pkg/fec"}, // a format, and who may ask: keys come as arguments
 		"internal/admin":      nil,
 		"internal/checkpoint": nil,
@@ -77,6 +77,7 @@ func arrows() map[string][]string {
 		"internal/durable":    nil,
 		"internal/hub":        nil,
 		"internal/journal":    {"internal/merkle"}, // the tree over its events
+		"internal/largepage":  nil,
 		"internal/merkle":     nil,
 		"internal/oms":        nil, // a format of others: names and digests come as arguments
 		"internal/qr":         nil,

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	"sluice/internal/largepage"
 	"sluice/pkg/fec"
 )
 
@@ -22,7 +23,7 @@ const (
 
 // newRows allocates rows of equal length in one piece.
 func newRows(rows, length int) [][]byte {
-	memory := make([]byte, rows*length)
+	memory := largepage.Bytes(rows * length)
 	list := make([][]byte, rows)
 	for i := range list {
 		list[i] = memory[i*length : (i+1)*length : (i+1)*length]

@@ -8,6 +8,8 @@ import (
 	"net"
 	"runtime"
 	"sync"
+
+	"sluice/internal/largepage"
 )
 
 const (
@@ -45,8 +47,9 @@ type ring struct {
 func newRing(lanes int) *ring {
 	batches := ringBatches + lanes - 1
 	g := &ring{free: make(chan *received, batches), full: make(chan *received, batches)}
-	for range batches {
-		memory := make([]byte, batchBuffers*BufferSize)
+	all := largepage.Bytes(batches * batchBuffers * BufferSize)
+	for batch := range batches {
+		memory := all[batch*batchBuffers*BufferSize:][:batchBuffers*BufferSize]
 		b := &received{bufs: make([]Buffer, batchBuffers)}
 		for i := range b.bufs {
 			b.bufs[i].Data = memory[i*BufferSize : (i+1)*BufferSize : (i+1)*BufferSize]

@@ -14,7 +14,11 @@ func mapFile(f *os.File, size int64) ([]byte, error) {
 	if size > math.MaxInt {
 		return nil, unix.EFBIG
 	}
-	return unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	b, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err == nil {
+		_ = unix.Madvise(b, unix.MADV_HUGEPAGE) // what comes from the disk comes by large pages; may be refused
+	}
+	return b, err
 }
 
 // populate brings whole pages into memory (madvise(2), Linux 5.14; older ones refuse it).

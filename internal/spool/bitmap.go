@@ -93,13 +93,6 @@ func openBitmap(root *os.Root, g fec.Geometry) (_ *bitmap, err error) {
 	}, nil
 }
 
-// pages returns n bytes of memory that begin at a page.
-func pages(n int) []byte {
-	b := make([]byte, n+pageSize)
-	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & (pageSize - 1)) // memory that is not moved: the heap of Go is not
-	return b[skip:][:n:n]
-}
-
 // bootKey shortens a boot id to two words.
 func bootKey(bootID string) (key [2]uint64) {
 	sum := sha256.Sum256([]byte(bootID))

@@ -29,7 +29,7 @@
 // promise lost bytes. Like damage on the disk, that is found by the content index of the release; [Object.Forget]
 // takes the damaged range back.
 //
-// Memory: 2 bytes for each group of 192 symbols, 6 bytes a span, the windows (at most 10 MiB, given back at the end of a pass), and while damage is being
+// Memory: 2 bytes for each group of 192 symbols, 6 bytes a span, the windows (at most 18 MiB, given back at the end of a pass), and while damage is being
 // repaired one slab of at most 24 MiB (64 groups of profile 1: 16.5 MiB) and the repair rows it takes, at most two
 // thirds of that. The page cache of a span is given back once the span is recorded: the pages serve the next one, and
 // what is verified later is read from the disk. The bitmaps are page cache, 1.34 bits a symbol: 48 MB for 400 GB at 1408 bytes a symbol. Nothing else

@@ -162,7 +162,7 @@ func (o *Object) Flush(ctx context.Context) error {
 			return err
 		}
 	}
-	o.trim, o.staging.spare = true, nil // a pass has ended: give the memory back
+	o.trim, o.staging.spare, o.staging.arena = true, nil, nil // a pass has ended: give the memory back
 	o.changed.Broadcast()
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"sluice/internal/largepage"
 	"sluice/pkg/fec"
 )
 
@@ -15,6 +16,8 @@ const (
 	windowBytes = 1 << 20
 	// windowSymbols bounds the bits of a window where symbols are tiny.
 	windowSymbols = 1024
+	// arenaWindows lie side by side in memory, on large pages if they are large: a receiver that keeps up has no more.
+	arenaWindows = 4
 )
 
 // window stages the source symbols of one cell of a span, so that they are written in few calls. Symbols may come in any order
@@ -50,6 +53,7 @@ type staging struct {
 	first     int // and its first symbol; -1: none was
 	now, late *window
 	spare     []*window
+	arena     []byte    // what of the last arena is no window yet
 	flight    []*window // whole, and not written yet
 	queue     []*window // of these, what no writer has in hand
 	cached    int       // cells that go through the page cache before one goes past it again
@@ -112,7 +116,14 @@ func (g *staging) take(symbolSize int) *window {
 		g.spare = g.spare[:n-1]
 		return w
 	}
-	return &window{mem: pages(g.size*symbolSize + pageSize)}
+	n := g.size*symbolSize + pageSize
+	n += -n & (pageSize - 1)
+	if len(g.arena) < n {
+		g.arena = largepage.Bytes(n * arenaWindows)
+	}
+	w := &window{mem: g.arena[:n:n]}
+	g.arena = g.arena[n:]
+	return w
 }
 
 // give takes back a window that was written.

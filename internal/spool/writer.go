@@ -18,8 +18,8 @@ const (
 
 	// maxFlight is how many windows may wait for the disk. One more says that the disk is behind: then cachedCells go through the
 	// page cache, which takes more than we may, before the next is tried.
-	maxFlight   = 8
-	cachedCells = 256
+	maxFlight   = 16
+	cachedCells = 64
 
 	// stall is how long a write may take before the disk is one that pauses: from then on the page cache stands between.
 	stall = 100 * time.Millisecond
