@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -101,21 +102,21 @@ const headerSize = 256
 
 // RandomFile writes a safetensors file of size bytes that do not compress: the inspection lets no unknown kind of file pass.
 func RandomFile(name string, size int64, seed uint64) error {
-	return makeFile(name, size, func(f *os.File) error {
+	return makeFile(name, size, func(_ *os.File, w *bufio.Writer) error {
 		var key [32]byte
 		binary.BigEndian.PutUint64(key[:], seed)
-		_, err := io.CopyN(f, rand.NewChaCha8(key), size-headerSize)
+		_, err := io.CopyN(w, rand.NewChaCha8(key), size-headerSize)
 		return err
 	})
 }
 
 // SparseFile writes a safetensors file of size bytes, all but the header zeros that take no space.
 func SparseFile(name string, size int64) error {
-	return makeFile(name, size, func(f *os.File) error { return f.Truncate(size) })
+	return makeFile(name, size, func(f *os.File, _ *bufio.Writer) error { return f.Truncate(size) })
 }
 
 // makeFile writes the header of a safetensors file of size bytes, and lets fill write what follows it.
-func makeFile(name string, size int64, fill func(*os.File) error) (err error) {
+func makeFile(name string, size int64, fill func(*os.File, *bufio.Writer) error) (err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -124,10 +125,15 @@ func makeFile(name string, size int64, fill func(*os.File) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	// As the packer writes it: by large pages, which the page cache then has (internal/hub, writeSize).
+	w := bufio.NewWriterSize(struct{ io.Writer }{f}, 2<<20) // not f, whose ReadFrom would copy in small pieces
 	header := fmt.Appendf(nil, `{"t":{"dtype":"U8","shape":[%[1]d],"data_offsets":[0,%[1]d]}}`, size-headerSize)
 	header = append(header, bytes.Repeat([]byte(" "), headerSize-8-len(header))...)
-	if _, err := f.Write(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)); err != nil {
+	if _, err := w.Write(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)); err != nil {
 		return err
 	}
-	return fill(f)
+	if err := fill(f, w); err != nil {
+		return err
+	}
+	return w.Flush()
 }

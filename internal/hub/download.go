@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	chunkSize = 512 << 10 // bytes read, hashed and written at once: fits a core's second-level cache
-	maxBreaks = 10_000    // broken connections a file: a server that gives one byte a connection ends here
+	// chunkSize is how many bytes are read, written and hashed at once, from a multiple of it on: a large page, which the page
+	// cache then has in one piece. Whoever maps the file (the sender does) maps it so.
+	chunkSize = 2 << 20
+	maxBreaks = 10_000 // broken connections a file: a server that gives one byte a connection ends here
 )
 
 // transfer is one file on its way from the Hub into its .part file. The digest always covers exactly the first off bytes
@@ -208,7 +210,7 @@ func (t *transfer) checkSize(got int64) error {
 // copy reads, hashes and writes until the file is whole or the body ends.
 func (t *transfer) copy(ctx context.Context, resp *http.Response) error {
 	for t.off < t.e.Size {
-		want := min(int64(len(t.buf)), t.e.Size-t.off)
+		want := min(chunkSize-t.off%chunkSize, t.e.Size-t.off)
 		n, readErr := io.ReadFull(resp.Body, t.buf[:want])
 		if _, err := t.f.WriteAt(t.buf[:n], t.off); err != nil {
 			return fmt.Errorf("write %s: %w", t.e.Path, err)

@@ -531,6 +531,27 @@ func TestSignatureIsNotLeakedByErrors(t *testing.T) {
 	}
 }
 
+// TestWritesAreLargePages: a body that breaks off anywhere costs one odd piece, and the next ones begin at large pages again.
+func TestWritesAreLargePages(t *testing.T) {
+	const at, large = 1<<20 + 4321, 2 << 20
+	b := newBench(t)
+	b.srv.Inject(hubtest.Fault{Where: hubtest.InBody, What: hubtest.Cut, Path: "model.safetensors", At: at, Times: 1})
+	req := b.request()
+	req.Allow = []string{"model.safetensors"}
+	var got []int64
+	req.Progress = func(done, _ int64, _ string) { got = append(got, done) }
+	if _, err := b.client().Mirror(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	want := []int64{0, at}
+	for off := int64(large); off < big; off += large {
+		want = append(want, off)
+	}
+	if want = append(want, big); !slices.Equal(got, want) {
+		t.Errorf("bytes on disk after each write: %v, want %v", got, want)
+	}
+}
+
 func TestProgressReachesTheTotal(t *testing.T) {
 	b := newBench(t)
 	b.srv.Inject(hubtest.Fault{Where: hubtest.InBody, What: hubtest.Flip, Path: "model.safetensors", At: 9, Times: 1})
