@@ -28,6 +28,9 @@ type measured struct {
 	senderRSS, receiverRSS int64 // peak of the whole run, bytes
 }
 
+// both is the CPU time of both ends.
+func (m measured) both() time.Duration { return m.sender + m.receiver }
+
 // ends are the two processes of one transfer.
 type ends struct {
 	low, high *lab.Daemon

@@ -394,6 +394,7 @@ func stepReceiver(t testing.TB) (*Receiver, *session, *sessionCipher) {
 type shelf struct {
 	holder
 	data         [8][1408]byte
+	put          [8][1408]byte // what Put was given first
 	have         [8]bool
 	inPlace      int // symbols that came in their slot
 	holds, frees int
@@ -411,12 +412,18 @@ func (s *heldShelf) Slot(_, esi uint32) []byte {
 }
 
 func (s *heldShelf) Put(_, esi uint32, symbol []byte) (bool, error) {
+	if esi >= uint32(len(s.have)) {
+		return true, nil // another shelf's
+	}
 	if &symbol[0] == &s.data[esi][0] {
 		s.inPlace++
 	} else if !s.have[esi] {
 		copy(s.data[esi][:], symbol)
 	}
 	fresh := !s.have[esi]
+	if fresh {
+		copy(s.put[esi][:], symbol)
+	}
 	s.have[esi] = true
 	return fresh, nil
 }
@@ -490,17 +497,23 @@ func TestNoAllocationADatagram(t *testing.T) {
 }
 
 // FuzzDatagram feeds the receiver whatever comes, also in aggregates, and what a sender with the session's key might send: it never
-// panics, never makes a session, and its ledger always adds up. Every execution begins with the same state: where coverage depends
+// panics, never makes a session, its ledger always adds up, and what was put into the payload stays what it was. Every execution begins with the same state: where coverage depends
 // on what came before, the fuzzer takes old inputs for new ones and minimizes them for a minute each.
 func FuzzDatagram(f *testing.F) {
 	r, s, c := stepReceiver(f)
+	shelf := &shelf{}
+	s.release.payload = shelf
 	release, start := *s.release, time.Unix(1, 0)
 	d := make([]byte, 1452)
-	c.seal(d, Header{Type: TypePayload, Profile: Profile1500, Session: s.announcement.Session}, make([]byte, 1408))
+	c.seal(d, Header{Type: TypePayload, Profile: Profile1500, Session: s.announcement.Session}, bytes.Repeat([]byte{5}, 1408))
 	beat := make([]byte, 1452)
 	c.seal(beat, Header{Type: TypeHeartbeat, Profile: Profile1500, Session: s.announcement.Session, Counter: 1}, AppendHeartbeat(nil, Heartbeat{Pass: 1, State: StateIdle}, Profile1500))
 	f.Add(d, 1452, false)
 	f.Add(append(append([]byte(nil), d...), d...), 1452, false)
+	forged := make([]byte, 1452)
+	c.seal(forged, Header{Type: TypePayload, Profile: Profile1500, Session: s.announcement.Session, Counter: 9}, bytes.Repeat([]byte{9}, 1408))
+	forged[1451] ^= 1
+	f.Add(append(append([]byte(nil), d...), forged...), 1452, false)
 	f.Add(append(append([]byte(nil), d...), beat...), 1452, false)
 	f.Add(AppendHeader(nil, Header{Type: TypeHeartbeat, Profile: Profile9000}), 28, false)
 	f.Add([]byte{}, 0, false)
@@ -513,6 +526,7 @@ func FuzzDatagram(f *testing.F) {
 			return
 		}
 		r.total, s.window, s.ledger, s.heartbeat, *s.release = totals{}, window{}, ledger{}, Heartbeat{}, release
+		shelf.data, shelf.have, shelf.holds, shelf.frees = [8][1408]byte{}, [8]bool{}, 0, 0
 		if genuine {
 			data, segment = seals(sealed, s, c, data, segment), len(d)
 		}
@@ -523,6 +537,14 @@ func FuzzDatagram(f *testing.F) {
 		}
 		if len(r.table.sessions) != 1 || r.broken != nil {
 			t.Fatalf("%d sessions, broken: %v", len(r.table.sessions), r.broken)
+		}
+		for esi, have := range shelf.have {
+			if have && shelf.data[esi] != shelf.put[esi] {
+				t.Fatalf("symbol %d is no longer what was put", esi)
+			}
+		}
+		if shelf.holds != shelf.frees {
+			t.Fatalf("held %d times and released %d times", shelf.holds, shelf.frees)
 		}
 		sum := r.total.announcements + r.total.authentic + r.total.duplicates
 		for _, n := range r.total.rejected {
