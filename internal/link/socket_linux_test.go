@@ -226,52 +226,6 @@ func TestCloseWakesReader(t *testing.T) {
 	}
 }
 
-// TestReaderGathers: a reader that took all waits before it looks again, though something is there; one that left something does not
-// have to. Close ends that wait, too.
-func TestReaderGathers(t *testing.T) {
-	const least = 400 * time.Microsecond // gatherTime
-	file, address := bound(t)
-	r := inherit(t, file, link.SocketOptions{GRO: link.OffloadOff})
-	w := dial(t, address, link.OffloadOff)
-	bufs := []link.Buffer{{Data: make([]byte, link.BufferSize)}, {Data: make([]byte, link.BufferSize)}}
-	read := func(bufs []link.Buffer) time.Duration {
-		t.Helper()
-		began := time.Now()
-		if n, err := r.ReadBatch(bufs); n != 1 || err != nil {
-			t.Fatalf("%d datagrams, %v", n, err)
-		}
-		return time.Since(began)
-	}
-	if err := w.WriteBatch(numbered(0, 3, 1000), 1000); err != nil {
-		t.Fatal(err)
-	}
-	read(bufs[:1])
-	quickest := time.Minute
-	for range 100 { // this test may have to wait for a processor, but not each time
-		quickest = min(quickest, read(bufs[:1]))
-		if err := w.WriteBatch(numbered(0, 1, 1000), 1000); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if quickest >= least {
-		t.Errorf("with more to read it took at least %v", quickest)
-	}
-	read(bufs[:1])
-	read(bufs) // the last: one of two
-	if err := w.WriteBatch(numbered(0, 1, 1000), 1000); err != nil {
-		t.Fatal(err)
-	}
-	if took := read(bufs); took < least {
-		t.Errorf("a batch after one that took all was read after %v", took)
-	}
-	if err := r.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, err := r.ReadBatch(bufs); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("read after Close: %v", err)
-	}
-}
-
 // TestKernelDrops overruns a small buffer: the count equals what is missing and
 // what /proc/net/udp says, also when nothing more arrives that SO_RXQ_OVFL could
 // ride on.

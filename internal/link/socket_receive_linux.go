@@ -12,7 +12,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"go.uber.org/zap"
@@ -42,12 +41,7 @@ type udpReader struct {
 	iovs    [maxReadBatch]unix.Iovec
 	control [maxReadBatch][controlSize]byte
 	poll    [2]unix.PollFd
-	dry     bool // the last batch took all there was; the caller of ReadBatch is one goroutine
 }
-
-// gatherTime is how long a reader that has taken all waits before it looks again. What arrives meanwhile, five aggregates at
-// 6.5 Gbit/s, is nothing to the buffer of the socket.
-const gatherTime = 400 * time.Microsecond
 
 // BindUDP binds a UDP socket to host:port, for FromFile here or in another
 // process. The file is the caller's.
@@ -164,22 +158,18 @@ func setReceiveOptions(fd int, options SocketOptions) error {
 }
 
 // ReadBatch implements BatchReader: recvmmsg without waiting, and a poll when
-// nothing was there. After a batch that took all, it waits a moment first.
+// nothing was there.
 func (r *udpReader) ReadBatch(bufs []Buffer) (int, error) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	count := min(len(bufs), maxReadBatch)
 	r.prepare(bufs[:count])
 	defer clear(r.iovs[:count]) // keep no reference to the buffers
-	if r.dry {
-		r.gather()
-	}
 	for !r.closing.Load() {
 		n, errno := r.receive(count)
 		switch errno {
 		case 0:
 			r.take(bufs[:n])
-			r.dry = n < count
 			return n, nil
 		case unix.EAGAIN:
 			if _, err := unix.Poll(r.poll[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
@@ -192,13 +182,6 @@ func (r *udpReader) ReadBatch(bufs []Buffer) (int, error) {
 		}
 	}
 	return 0, net.ErrClosed
-}
-
-// gather waits a moment, so that more than one message is there. A reader that keeps up found one at a time, and each woke it and
-// whoever handles it: at 5 Gbit/s a twentieth of a transfer's time.
-func (r *udpReader) gather() {
-	pause := unix.Timespec{Nsec: gatherTime.Nanoseconds()}
-	_, _ = unix.Ppoll(r.poll[1:], &pause, nil) // what it says, the loop finds out
 }
 
 // receive runs one recvmmsg into the prepared messages.
