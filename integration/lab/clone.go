@@ -125,7 +125,7 @@ func makeFile(name string, size int64, fill func(*os.File, *bufio.Writer) error)
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	// As the packer writes it: by large pages, which the page cache then has (internal/hub, writeSize).
+	// As the packer writes it: by large pages, which the page cache then has (internal/hub, chunkSize).
 	w := bufio.NewWriterSize(struct{ io.Writer }{f}, 2<<20) // not f, whose ReadFrom would copy in small pieces
 	header := fmt.Appendf(nil, `{"t":{"dtype":"U8","shape":[%[1]d],"data_offsets":[0,%[1]d]}}`, size-headerSize)
 	header = append(header, bytes.Repeat([]byte(" "), headerSize-8-len(header))...)

@@ -9,8 +9,8 @@ package largepage
 import "unsafe"
 
 const (
-	// Size is a large page of amd64, and of arm64 with pages of 4 KiB.
-	Size = 2 << 20
+	// size is a large page of amd64, and of arm64 with pages of 4 KiB.
+	size = 2 << 20
 
 	// page is the smallest page of any system: what is written with O_DIRECT begins at one.
 	page = 4096
@@ -20,13 +20,13 @@ const (
 // that many. Each large page is in memory once a byte of it was touched. Where the system refuses, the pages are of the usual size.
 func Bytes(n int) []byte {
 	align := page
-	if n >= Size {
-		align = Size
+	if n >= size {
+		align = size
 	}
 	b := make([]byte, n+align)
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & uintptr(align-1)) // it stays: the heap of Go is not moved
 	b = b[skip:][:n:n]
-	if whole := n &^ (Size - 1); whole > 0 {
+	if whole := n &^ (size - 1); whole > 0 {
 		advise(b[:whole])
 	}
 	return b

@@ -30,12 +30,12 @@ const frontNice = -10
 
 // child is a front that was started.
 type child struct {
-	peer  *peer
-	pid   int
-	level error         // why it has no priority over others; nil: it has
-	stop  time.Duration // how long it may live when the connection is over
-	began time.Time
-	gone  chan struct{} // closed once the process and the connection are over; then how and err are set
+	peer   *peer
+	pid    int
+	behind error         // why it has no priority over others; nil: it has
+	stop   time.Duration // how long it may live when the connection is over
+	began  time.Time
+	gone   chan struct{} // closed once the process and the connection are over; then how and err are set
 
 	mu     sync.Mutex
 	exited chan struct{} // closed, under mu, before the process is waited for
@@ -75,7 +75,7 @@ func (c *child) live(cmd *exec.Cmd, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var err error
-	if c.level, err = withNice(frontNice, cmd.Start); err != nil {
+	if c.behind, err = withNice(frontNice, cmd.Start); err != nil {
 		started <- err
 		return
 	}

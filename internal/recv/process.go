@@ -301,8 +301,8 @@ func (p *Process) start(ctx context.Context) error {
 		front.kill()
 		return fmt.Errorf("set-up of the process that faces the link: %w", err)
 	}
-	if front.level != nil {
-		p.log.Warn("the process that faces the link has no priority over others, and may lose datagrams while they work: allow it with LimitNICE=-10 and the system call setpriority in the unit", zap.Error(front.level))
+	if front.behind != nil {
+		p.log.Warn("the process that faces the link has no priority over others, and may lose datagrams while they work: allow it with LimitNICE=-10 and the system call setpriority in the unit", zap.Error(front.behind))
 	}
 	if c.Landlock == 0 {
 		p.log.Warn("the process that faces the link is not confined to its directory: this kernel has no landlock, and link.confine is best-effort")

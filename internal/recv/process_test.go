@@ -255,7 +255,7 @@ func TestFrontGoesFirst(t *testing.T) {
 	warned, logs := observer.New(zap.WarnLevel)
 	d := newDesk(t, "front", func(o *Options) { o.Logger = zap.New(warned) })
 	front := niceOf(t, d.pid())
-	if d.process.current().level != nil {
+	if d.process.current().behind != nil {
 		if slices.Contains(front, frontNice) || logs.FilterMessageSnippet("LimitNICE").Len() != 1 {
 			t.Errorf("the front may have no priority: nice values %v, %v", front, logs.All())
 		}
