@@ -198,11 +198,11 @@ func (e *engine) mayRestore(ctx context.Context, name, id string) (tag string, e
 	if err := e.known(ctx, name, id); err != nil {
 		return "", err
 	}
-	now, tag, err := e.withdrawal(ctx, name, id)
+	h, err := e.head(ctx) // before the record: a mark follows its record, so that a mark seen here has one there
 	if err != nil {
 		return "", err
 	}
-	h, err := e.head(ctx)
+	now, tag, err := e.withdrawal(ctx, name, id)
 	if err != nil {
 		return "", err
 	}

@@ -401,6 +401,42 @@ func TestStopOvertakesRestore(t *testing.T) {
 	registrytest.Clean(t, fast)
 }
 
+// TestFirstStopWhileRestoring: a release that nobody stopped is given back, and the first stop of its life comes at any
+// moment of that. Whoever is first, neither takes what the other did for damage.
+func TestFirstStopWhileRestoring(t *testing.T) {
+	for k := 0; ; k++ {
+		dir := t.TempDir()
+		slow, fast := open(t, dir), open(t, dir)
+		s := registrytest.Make(t, t.TempDir(), "llama", 1, 1, map[string]int64{"f": 1})
+		if _, err := slow.Publish(t.Context(), s.Release, s, nil); err != nil {
+			t.Fatal(err)
+		}
+		n, at := 0, ""
+		registry.Intercept(slow, func(op, key string, after bool) error {
+			if n++; n != k+1 || at == "locked" {
+				return nil
+			}
+			if op == "begin" { // from here to the end of the call nobody else decides
+				at = "locked"
+				return nil
+			}
+			at = fmt.Sprint(op, " ", key, " ", after)
+			return suspend(t, fast, s)
+		})
+		err := resume(t, slow, s)
+		if at == "locked" {
+			if k < 6 {
+				t.Errorf("only %d points", k)
+			}
+			return
+		}
+		if err != nil && !errors.Is(err, registry.ErrConflict) {
+			t.Errorf("stopped at %s: %v", at, err)
+		}
+		registrytest.Clean(t, fast)
+	}
+}
+
 // TestRestoreOvertakesWithdrawal, on a target without locks: the release is given
 // back while who withdrew it stands before the mark. The mark must not stay.
 func TestRestoreOvertakesWithdrawal(t *testing.T) {
