@@ -3,19 +3,24 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"sluice/integration/lab"
+	"sluice/internal/bulletin"
 	"sluice/internal/cli"
 	"sluice/internal/console"
 	"sluice/internal/packer"
+	"sluice/pkg/envelope"
+	"sluice/pkg/mofn"
 )
 
 // secondRelease lets upstream move on by one commit, which the packer finds and seals. One approval of each group comes in: one too few.
@@ -48,7 +53,36 @@ func (d *demo) secondRelease(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return d.named(ctx)
+}
+
+// named waits until the bastion's word of what is current names the second release, and keeps that word: it travels with the release on
+// the medium, without which the receiver would hold it until the next one came over the link.
+func (d *demo) named(ctx context.Context) error {
+	return lab.WaitFor(ctx, time.Minute, "a bulletin that names the second release", func() (bool, error) {
+		stream, err := os.ReadFile(d.Path("low", "latest.bulletin"))
+		if err != nil {
+			return false, err
+		}
+		b, err := bulletin.Read(bytes.NewReader(stream))
+		if err != nil {
+			return false, err
+		}
+		signed, err := envelope.ParseDSSE(b.Snapshot, len(b.Snapshot))
+		if err != nil {
+			return false, err
+		}
+		snapshot, err := mofn.ParseSnapshot(signed.Payload)
+		if err != nil {
+			return false, err
+		}
+		names := func(c mofn.Current) bool { return c.Release == d.releases[1] }
+		if !slices.ContainsFunc(snapshot.Releases, names) {
+			return false, nil
+		}
+		d.bulletin = stream
+		return true, nil
+	})
 }
 
 // stopDaemons lets both drain: from here on, releases come on a medium.
@@ -80,6 +114,9 @@ func (d *demo) refusals(ctx context.Context) error {
 	}
 	good, err := d.medium("good", job)
 	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(good, "bulletin.sluice"), d.bulletin, 0o644); err != nil {
 		return err
 	}
 	flipped, err := d.flippedMedium(good)

@@ -36,6 +36,7 @@ type demo struct {
 	minio    *lab.Daemon
 	s3       string   // endpoint of MinIO
 	releases []string // release ids, in order
+	bulletin []byte   // the bastion's word that names the second of them
 	closers  []func() error
 }
 

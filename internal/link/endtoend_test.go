@@ -458,6 +458,67 @@ type refusable struct {
 
 func (p *refusable) Refused() bool { return p.refused.Load() }
 
+// begunAgain is a payload that was whole after so many symbols, was found damaged
+// then, and is received again.
+type begunAgain struct {
+	link.Payload
+	mu     sync.Mutex
+	whole  int // symbols
+	taken  int
+	after  int // of them, since it began again
+	rounds int64
+}
+
+func (p *begunAgain) Round() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rounds
+}
+
+func (p *begunAgain) Put(sbn, esi uint32, symbol []byte) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.taken++; p.rounds > 0 {
+		p.after++
+	} else if p.taken == p.whole {
+		p.rounds++
+	}
+	return true, nil
+}
+
+func (p *begunAgain) takenSince() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.after
+}
+
+// TestBegunAgain: what a session still sends when the release it brought was found
+// damaged is not taken, for it may be made of what was damaged; the next session's
+// is.
+func TestBegunAgain(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		k, c, s := newKeys(10), newCargo(1, 10_000, 500_000), newSink()
+		again := &begunAgain{whole: 300} // of 356 source symbols, and the repair
+		s.wrap = func(p link.Payload) link.Payload {
+			again.Payload = p
+			return again
+		}
+		l := linktest.New(linktest.Options{})
+		h := receive(t, k, l.Reader(), s, dir, nil)
+		first := send(t, k, l.Writer(), c.transfer(), nil)
+		wait(3 * time.Second)
+		equal(t, "taken of the session that was under way", again.takenSince(), 0)
+		ss := session(t, h.Status(), first.Session)
+		equal(t, "stored", ss.Stored, uint64(300))
+		equal(t, "stored, and held already or not wanted", ss.Stored+ss.Held, first.Source+first.Repair)
+		second := send(t, k, l.Writer(), c.pass(2), nil)
+		wait(3 * time.Second)
+		equal(t, "taken of the next", again.takenSince(), int(second.Source+second.Repair))
+		h.stop(t)
+	})
+}
+
 // brokenPayload fails as a disk does.
 type brokenPayload struct{ link.Payload }
 

@@ -76,6 +76,17 @@ type Holder interface {
 	Hold() Held
 }
 
+// Redone is a Payload that may begin again: it was whole, something in it was
+// found damaged, and that is received again. A session of which something was
+// stored in one round stores nothing in a later one. What its sender read may
+// have been damaged there, and then so are the repair symbols that are still on
+// their way: they would damage what the next pass brings.
+type Redone interface {
+	Payload
+	// Round counts how often it began again. It takes no lock.
+	Round() int64
+}
+
 // Held is a Payload that is held, for as long as one message takes: at most
 // MaxSegments symbols.
 type Held interface {
@@ -146,6 +157,7 @@ type release struct {
 	root         *os.Root
 	object       *spool.Object // nil: could not be opened
 	payload      Payload       // nil until accepted
+	redone       Redone        // the same, if it may begin again; else nil
 	state        ReleaseState
 	reason       error
 
@@ -182,7 +194,7 @@ func (r *Receiver) join(a Announcement) *release {
 	rel.announcement, rel.ended = a, false
 	if rel.state == "" || rel.state == ReleaseRefused || rel.payload != nil && rel.payload.Refused() {
 		rel.state, rel.reason, rel.pending = ReleaseAssembling, nil, true
-		rel.payload, rel.dirty = nil, false
+		rel.payload, rel.redone, rel.dirty = nil, nil, false
 	}
 	if rel.object != nil {
 		return rel
@@ -295,16 +307,30 @@ func (r *Receiver) payloadSymbol(s *session, h Header, body []byte, now time.Tim
 		return
 	}
 	rel.lastSymbol = now
+	round := rel.round()
+	if s.stored && s.round != round {
+		s.ledger.held++
+		return
+	}
 	stored, err := r.put(rel, h, body)
 	switch {
 	case err != nil:
 		r.failedPut(s, err)
 	case stored:
 		s.ledger.stored++
+		s.stored, s.round = true, round
 		rel.dirty = true
 	default:
 		s.ledger.held++
 	}
+}
+
+// round tells how often the payload began again.
+func (rel *release) round() int64 {
+	if rel.redone == nil {
+		return 0
+	}
+	return rel.redone.Round()
 }
 
 // hold holds the payload of a release that was accepted, from the first symbol of a
@@ -489,6 +515,7 @@ func (r *Receiver) assembled(rel *release, e event, now time.Time) {
 		r.refuse(rel, e.err)
 	case e.whole:
 		rel.state, rel.payload = ReleaseAccepted, e.payload
+		rel.redone, _ = e.payload.(Redone)
 		rel.dirty, rel.lastSymbol = true, now // an earlier process may have left something to repair
 		r.log.Info("release accepted", zap.Binary("release", rel.key.release[:]))
 	}

@@ -33,6 +33,8 @@ type session struct {
 	ledger       ledger
 
 	release       *release // nil: an idle session
+	stored        bool     // something of it was, by this process
+	round         int64    // the last one in which something was: see Redone
 	heartbeat     Heartbeat
 	lastHeartbeat time.Time
 	lastHeard     time.Time // last authentic datagram, the first announcement included

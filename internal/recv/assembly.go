@@ -143,6 +143,9 @@ type assembly struct {
 // Close ends it; the next one of the release resumes it.
 func (a *assembly) Close() error {
 	a.once.Do(func() {
+		if a.Complete() {
+			a.payload.rounds.Add(1) // if it is opened again, then because something in it is damaged
+		}
 		a.payload.now.CompareAndSwap(a, nil)
 		close(a.gone)
 	})
@@ -171,7 +174,10 @@ func (a *assembly) Shortfall(ctx context.Context, room int) (out Shortfall, err 
 
 // payload is what the link holds of a release, cut in one way. The link asks once and keeps the answer as long as it knows a
 // session of the release, so it outlives assemblies: a release that was found damaged is received again through the same one.
-type payload struct{ now atomic.Pointer[assembly] }
+type payload struct {
+	now    atomic.Pointer[assembly]
+	rounds atomic.Int64 // how often one was closed that was whole
+}
 
 // linked is a payload as the link sees it.
 type linked struct {
@@ -238,6 +244,9 @@ func (p linked) Complete() bool {
 	return a == nil || a.Complete()
 }
 
+// Round implements link.Redone.
+func (p linked) Round() int64 { return p.rounds.Load() }
+
 // Refused implements link.Payload.
 func (p linked) Refused() bool { return p.now.Load() == nil && p.refused() }
 
@@ -253,5 +262,6 @@ var (
 	_ Assembly     = (*assembly)(nil)
 	_ Assembler    = (*Local)(nil)
 	_ link.Holder  = linked{}
+	_ link.Redone  = linked{}
 	_ link.Payload = wholePayload{}
 )
