@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -18,11 +19,16 @@ const mostSteal = 10
 
 // compare measures one row with several sets of binaries in turn, and prints the medians: two runs at two times say nothing of each other
 // on a shared machine. It writes no results.
-func (b *bench) compare(ctx context.Context) error {
+func (b *bench) compare(ctx context.Context) (err error) {
 	s := setup{size: b.opt.size, files: 1, rates: b.opt.rate}
 	if _, err := fmt.Sscanf(b.opt.row, "%d,%d,%s", &s.mtu, &s.repair, &s.gso); err != nil {
 		return fmt.Errorf("row %q: want MTU, percent of repair and GSO, as 1500,10,auto: %w", b.opt.row, err)
 	}
+	undo, err := b.place.lay(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, undo()) }()
 	bins := strings.Split(b.opt.compare, ",")
 	found := make([][]measured, len(bins))
 	for range b.opt.times {
@@ -55,8 +61,8 @@ func (b *bench) compare(ctx context.Context) error {
 
 // words are the figures of a comparison.
 func (m measured) words(s setup) string {
-	return fmt.Sprintf("%.2f Gbit/s at %s, CPU-s/GiB: send %.2f + receive %.2f, verify and publish %.2f, RSS %d and %d MiB", m.goodput/1e9, s.rates,
-		m.sender.Seconds()/s.gib(), m.receiver.Seconds()/s.gib(), m.publish.Seconds()/s.gib(), m.senderRSS/mib, m.receiverRSS/mib)
+	return fmt.Sprintf("%.2f Gbit/s at %s, CPU-s/GiB: send %.2f + receive %.2f, verify and publish %.2f, RSS %d and %d MiB, sealing %.2f GB/s (%.2f CPU-s/GiB at %.1f)", m.goodput/1e9, s.rates,
+		m.sender.Seconds()/s.gib(), m.receiver.Seconds()/s.gib(), m.publish.Seconds()/s.gib(), m.senderRSS/mib, m.receiverRSS/mib, m.seal, m.scaled().Seconds()/s.gib(), barSeal)
 }
 
 // medians takes the median of each figure.
@@ -68,6 +74,7 @@ func medians(list []measured) (m measured) {
 		goodput: median(list, func(m measured) float64 { return m.goodput }), sender: median(list, func(m measured) time.Duration { return m.sender }),
 		receiver: median(list, func(m measured) time.Duration { return m.receiver }), publish: median(list, func(m measured) time.Duration { return m.publish }),
 		senderRSS: median(list, func(m measured) int64 { return m.senderRSS }), receiverRSS: median(list, func(m measured) int64 { return m.receiverRSS }),
+		seal: median(list, func(m measured) float64 { return m.seal }),
 	}
 }
 

@@ -161,11 +161,20 @@ func kernel() string {
 }
 
 // row measures one setup at the best rate at which one pass is enough, as often as it says, and reports the medians.
-func (b *bench) row(ctx context.Context, s setup) error {
+func (b *bench) row(ctx context.Context, s setup) (err error) {
 	if lack, err := b.lacking(s); err != nil || lack != "" {
 		fmt.Printf("%-52s does not fit here: %s\n", s.label(), lack)
 		return err
 	}
+	undo, err := b.place.lay(ctx, s)
+	if errors.Is(err, errNoSplit) {
+		fmt.Printf("%-52s is not measured: %v\n", s.label(), err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, undo()) }()
 	blast, err := b.rawBlast(s)
 	if err != nil {
 		return fmt.Errorf("raw blast: %w", err)

@@ -66,6 +66,20 @@ func (p place) addresses(lanes int) (string, error) {
 	return strings.Join(list, ","), nil
 }
 
+// lay makes the wire one of a row, until the returned function is called. No row is measured on a wire that cannot be made.
+func (p place) lay(ctx context.Context, s setup) (undo func() error, err error) {
+	if s.gso != split {
+		return func() error { return nil }, nil
+	}
+	if p.diode == nil {
+		return nil, errNoSplit
+	}
+	return func() error { return p.diode.Join(context.WithoutCancel(ctx)) }, p.diode.Split(ctx)
+}
+
+// errNoSplit says that this machine has no wire for a row.
+var errNoSplit = errors.New("bench: loopback cannot be made to carry single datagrams")
+
 // low and high are the namespaces of the two ends; empty is that of this process.
 func (p place) low() string {
 	if p.diode == nil {

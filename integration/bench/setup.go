@@ -17,8 +17,8 @@ type setup struct {
 	size   strictyaml.Bytes
 	files  int // 1: one file of random bytes; more: as many small ones; 0: one sparse file
 	mtu    int
-	repair int // percent
-	gso    string
+	repair int    // percent
+	gso    string // auto, off, or split: auto over a wire that carries single datagrams
 	rates  string // of each lane, to try, fastest first, until one pass is enough
 	lanes  int    // 0: one
 	turns  int    // of which the medians are reported; 1: the first rate that is enough, once
@@ -29,8 +29,12 @@ type setup struct {
 const (
 	rates1500  = "7Gbit,6.5Gbit,6Gbit,5.5Gbit,5Gbit,4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
 	rates9000  = "12Gbit,11Gbit,10Gbit,9Gbit,8Gbit,6Gbit,5Gbit,4Gbit,3Gbit,2Gbit,1Gbit"
+	ratesSplit = "5Gbit,4.5Gbit,4Gbit,3.5Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
 	ratesPlain = "3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit,500Mbit"
 )
+
+// split says that datagrams cross one by one, whatever the sender joined: what a real link does.
+const split = "split"
 
 // turns is how often a row is measured: a shared machine is never the same for long.
 const turns = 5
@@ -42,6 +46,8 @@ func setups(size, large strictyaml.Bytes) []setup {
 		{size: size, files: 1, mtu: 1500, repair: 5, gso: "auto", rates: rates1500, turns: turns},
 		{size: size, files: 1, mtu: 9000, repair: 10, gso: "auto", rates: rates9000, turns: turns},
 		{size: size, files: 1, mtu: 9000, repair: 5, gso: "auto", rates: rates9000, turns: turns},
+		{size: size, files: 1, mtu: 1500, repair: 10, gso: split, rates: ratesSplit, turns: turns},
+		{size: size, files: 1, mtu: 9000, repair: 10, gso: split, rates: rates9000, turns: turns},
 		{size: size, files: 1, mtu: 1500, repair: 10, gso: "off", rates: ratesPlain, turns: turns},
 	}
 	if large > 0 {
@@ -73,11 +79,19 @@ func (s setup) profile() link.Profile {
 }
 
 func (s setup) offload() link.Offload {
-	o, err := link.ParseOffload(s.gso)
+	o, err := link.ParseOffload(s.flag())
 	if err != nil {
 		return link.OffloadAuto // the table above has no other words
 	}
 	return o
+}
+
+// flag is what the sender is told.
+func (s setup) flag() string {
+	if s.gso == split {
+		return "auto"
+	}
+	return s.gso
 }
 
 // gib is the size in GiB, for figures a GiB.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,13 @@ type measured struct {
 	publish  time.Duration // CPU: SHA-256 of every byte, twice (file and content block), and publication
 
 	senderRSS, receiverRSS int64 // peak of the whole run, bytes
+
+	seal float64 // GB/s that a core sealed just before and just after, on average
 }
+
+// scaled is the CPU time of both ends as it would be where the bars were set, if everything differed as sealing does: what a bar in
+// seconds can be held against on another machine.
+func (m measured) scaled() time.Duration { return time.Duration(float64(m.both()) * m.seal / barSeal) }
 
 // both is the CPU time of both ends.
 func (m measured) both() time.Duration { return m.sender + m.receiver }
@@ -46,6 +53,7 @@ func (b *bench) transfer(ctx context.Context, s setup, rate string) (m measured,
 	defer func() {
 		err = errors.Join(err, os.RemoveAll(b.Path("high")), os.RemoveAll(b.Path("registry")))
 	}()
+	before := sealing(runtime.NumCPU())
 	e, err := b.start(ctx, s, dir, id, rate)
 	if err != nil {
 		return m, err
@@ -55,7 +63,9 @@ func (b *bench) transfer(ctx context.Context, s setup, rate string) (m measured,
 		err = errors.Join(err, e.high.Stop(time.Minute))
 	}()
 	m.rate = rate
-	return m, b.measure(ctx, s, e, &m)
+	err = b.measure(ctx, s, e, &m)
+	m.seal = (before + sealing(runtime.NumCPU())) / 2
+	return m, err
 }
 
 // start starts the receiver, and the sender once that is up.
@@ -78,7 +88,7 @@ func (b *bench) start(ctx context.Context, s setup, dir, id, rate string) (e end
 	}
 	e = ends{high: high, id: id}
 	line := append([]string{filepath.Join(b.Bin, "bastion-packer")}, b.SendArgs(dir, listen, rate, 1)...)
-	line = append(line, "--mtu", strconv.Itoa(s.mtu), "--gso", s.gso, "--repair", strconv.Itoa(s.repair))
+	line = append(line, "--mtu", strconv.Itoa(s.mtu), "--gso", s.flag(), "--repair", strconv.Itoa(s.repair))
 	binary, args = command(b.place.low(), line...)
 	if e.low, err = b.Start("send", nil, nil, binary, args...); err != nil {
 		high.Kill()

@@ -232,6 +232,18 @@ func (d *Diode) Unshape(ctx context.Context) error {
 	return err
 }
 
+// Split has the kernel cut what an offload (UDP_SEGMENT) joined into datagrams before the cable, as a network card does: a veth pair hands
+// 64 KiB across in one piece, which no cable can. Join undoes it.
+func (d *Diode) Split(ctx context.Context) error { return d.segments(ctx, 1) }
+
+// Join undoes Split.
+func (d *Diode) Join(ctx context.Context) error { return d.segments(ctx, 65535) }
+
+func (d *Diode) segments(ctx context.Context, most int) error {
+	_, err := command(ctx, "", "ip", "-n", d.Low, "link", "set", d.lowDev, "gso_max_segs", strconv.Itoa(most))
+	return err
+}
+
 // Cut takes the high side's end of the cable out, and puts it in again after a while.
 func (d *Diode) Cut(ctx context.Context, out time.Duration) error {
 	if _, err := command(ctx, "", "ip", "-n", d.High, "link", "set", d.highDev, "down"); err != nil {
