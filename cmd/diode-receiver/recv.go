@@ -3,7 +3,9 @@
 package main
 
 import (
+	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -22,6 +24,16 @@ func frontArguments(cfg receiver.Config) []string {
 	return []string{recvVerb, "--log-level", cfg.Log.Level, "--log-format", cfg.Log.Format}
 }
 
+// roomForReaders has Go run one goroutine more at a time for each reader, unless GOMAXPROCS is set. A reader comes back from the kernel
+// with half a MiB of the link, and has to go on at once: with as many as there are processors it waits until one of the others (the one
+// that authenticates, those that write) pauses, up to 10 ms, and its socket overflows meanwhile. Whom to run is the kernel's to say then,
+// which knows who waits for what.
+func roomForReaders(readers int) {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + readers)
+	}
+}
+
 func recvCommand(s cli.Streams) *cobra.Command {
 	var level, format string
 	var count int
@@ -33,6 +45,7 @@ holds no key. There is nothing to start by hand.`,
 			// It ends when the daemon closes the connection, and not by a signal that a terminal sends to both.
 			signal.Ignore(syscall.SIGINT, syscall.SIGTERM)
 			limitMemory(frontMemory)
+			roomForReaders(count)
 			log, err := admin.NewLogger(level, s.Err, format == "json")
 			if err != nil {
 				return cli.Usage(err)
