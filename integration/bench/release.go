@@ -34,11 +34,24 @@ func (b *bench) release(ctx context.Context, s setup) (dir, id string, err error
 		return "", "", err
 	}
 	env, err := b.SealData(ctx, dir, "data/bench", b.seq, lab.Security()[:2]...)
+	if err == nil {
+		err = b.settle()
+	}
 	if err != nil {
 		return "", "", err
 	}
 	b.sealed[key] = sealed{dir, env.ID.String()}
 	return dir, env.ID.String(), nil
+}
+
+// settle waits until what was written is on the disk: half a minute after it was, the kernel writes it all at once, and a receiver that
+// shares the disk, as none does behind a diode, would have to wait for that. With the release just made, every long transfer met it.
+func (b *bench) settle() error {
+	dir, err := os.Open(b.Dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
 }
 
 // lacking says what a setup lacks of the disk, if it does. The high side has every byte once (spool and registry share them), and the

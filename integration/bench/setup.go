@@ -30,6 +30,7 @@ const (
 	rates1500  = "7Gbit,6.5Gbit,6Gbit,5.5Gbit,5Gbit,4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
 	rates9000  = "12Gbit,11Gbit,10Gbit,9Gbit,8Gbit,6Gbit,5Gbit,4Gbit,3Gbit,2Gbit,1Gbit"
 	ratesSplit = "5Gbit,4.5Gbit,4Gbit,3.5Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
+	ratesLarge = "7Gbit,6Gbit,5.5Gbit,5Gbit,4.5Gbit,4Gbit,3.5Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
 	ratesPlain = "3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit,500Mbit"
 )
 
@@ -51,7 +52,12 @@ func setups(size, large strictyaml.Bytes) []setup {
 		{size: size, files: 1, mtu: 1500, repair: 10, gso: "off", rates: ratesPlain, turns: turns},
 	}
 	if large > 0 {
-		list = append(list, setup{size: large, files: 1, mtu: 1500, repair: 10, gso: "auto", turns: 1, rates: "5Gbit,4.5Gbit,4Gbit,3.5Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"})
+		list = append(list,
+			setup{size: large, files: 1, mtu: 1500, repair: 10, gso: "auto", turns: 1, rates: ratesLarge},
+			setup{size: large, files: 1, mtu: 1500, repair: 5, gso: "auto", turns: 1, rates: ratesLarge},
+			setup{size: large, files: 1, mtu: 9000, repair: 10, gso: "auto", turns: 1, rates: ratesLarge},
+			setup{size: large, files: 1, mtu: 9000, repair: 5, gso: "auto", turns: 1, rates: ratesLarge},
+		)
 	}
 	return list
 }

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"time"
 
 	"sluice/integration/lab"
@@ -105,11 +104,13 @@ func (b *bench) measure(ctx context.Context, s setup, e ends, m *measured) error
 	if err != nil {
 		return err
 	}
-	lowBefore, err1 := cpuOf(e.low)
-	highBefore, err2 := cpuOf(e.high)
+	lowBefore, err1 := cpuOf(e.low.Processes())
+	highBefore, err2 := cpuOf(e.high.Processes())
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
+	high := newWatch(e.high)
+	defer high.end() //nolint:errcheck // it was asked before, where it matters
 	began, err := b.firstSymbol(ctx, e)
 	if err != nil {
 		return err
@@ -119,15 +120,25 @@ func (b *bench) measure(ctx context.Context, s setup, e ends, m *measured) error
 		return fmt.Errorf("send: %s: %s", state, e.low.Tail(4))
 	}
 	m.sender = e.low.Usage().CPU - lowBefore
-	highAfter, err := b.received(ctx, e)
+	if err := b.complete(ctx, e); err != nil {
+		return err
+	}
+	if err := b.WaitState(ctx, e.high, e.id, "PUBLISHED", time.Hour); err != nil {
+		return err
+	}
+	all, err := high.end()
 	if err != nil {
 		return err
 	}
-	m.receiver = highAfter - highBefore
-	if m.goodput, err = b.goodput(ctx, s, e, began); err != nil {
+	received, err := b.receivedAt(ctx, e, began)
+	if err != nil {
 		return err
 	}
-	return b.published(ctx, e, highAfter, m)
+	m.goodput = float64(s.size) * 8 / received.Sub(began).Seconds()
+	m.receiver = high.at(received) - highBefore
+	m.publish = all - highBefore - m.receiver
+	m.receiverRSS, err = e.high.PeakRSS()
+	return err
 }
 
 // peakUntilEnd watches the largest resident set of a process until it ends. What the kernel tells of a process that has ended
@@ -142,21 +153,21 @@ func peakUntilEnd(d *lab.Daemon) (peak int64) {
 	return peak
 }
 
-// received waits for the payload to be complete, and returns what the receiver used so far.
-func (b *bench) received(ctx context.Context, e ends) (time.Duration, error) {
+// complete waits for the payload to be complete.
+func (b *bench) complete(ctx context.Context, e ends) error {
 	const patience = 10 * time.Second
 	err := lab.WaitFor(ctx, patience, "complete after one pass", func() (bool, error) {
 		r, err := b.Release(ctx, e.id)
 		return r != nil && r.State != "RECEIVING", errors.Join(err, e.high.Died())
 	})
 	if err == nil {
-		return cpuOf(e.high)
+		return nil
 	}
 	if st, serr := b.HighStatus(ctx); serr == nil && len(st.Releases) == 1 {
 		r := st.Releases[0]
 		err = fmt.Errorf("%w: %d of %d symbols, %d messages dropped by the kernel", err, r.Have, r.Symbols, st.KernelDrops)
 	}
-	return 0, err
+	return err
 }
 
 // firstSymbol returns when a look last saw nothing of the payload: a little before it began to come.
@@ -172,58 +183,16 @@ func (b *bench) firstSymbol(ctx context.Context, e ends) (before time.Time, err 
 	}
 }
 
-// goodput takes the end of the reception from the audit trail.
-func (b *bench) goodput(ctx context.Context, s setup, e ends, began time.Time) (float64, error) {
+// receivedAt takes the end of the reception from the audit trail.
+func (b *bench) receivedAt(ctx context.Context, e ends, began time.Time) (time.Time, error) {
 	st, err := b.HighStatus(ctx)
 	if err != nil {
-		return 0, err
+		return time.Time{}, err
 	}
 	for _, event := range st.Events {
 		if event.Release == e.id && event.Action == "received" && event.Time.After(began) {
-			return float64(s.size) * 8 / event.Time.Sub(began).Seconds(), nil
+			return event.Time, nil
 		}
 	}
-	return 0, errors.New("the audit trail does not show the reception")
-}
-
-// published waits for the publication and takes what it cost, and the receiver's peak.
-func (b *bench) published(ctx context.Context, e ends, before time.Duration, m *measured) error {
-	if err := b.WaitState(ctx, e.high, e.id, "PUBLISHED", time.Hour); err != nil {
-		return err
-	}
-	after, err := cpuOf(e.high)
-	if err != nil {
-		return err
-	}
-	m.publish = after - before
-	m.receiverRSS, err = e.high.PeakRSS()
-	return err
-}
-
-// cpuOf adds up what a running process and those that it started have used so far.
-func cpuOf(d *lab.Daemon) (sum time.Duration, err error) {
-	for _, pid := range d.Processes() {
-		used, err := cpuOfProcess(pid)
-		if err != nil {
-			return 0, err
-		}
-		sum += used
-	}
-	return sum, nil
-}
-
-// cpuOfProcess reads it (proc(5), fields 14 and 15, in clock ticks of 10 ms).
-func cpuOfProcess(pid int) (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	f := strings.Fields(rest)
-	if len(f) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
-	}
-	user, err1 := strconv.ParseInt(f[11], 10, 64)
-	system, err2 := strconv.ParseInt(f[12], 10, 64)
-	return time.Duration(user+system) * 10 * time.Millisecond, errors.Join(err1, err2)
+	return time.Time{}, errors.New("the audit trail does not show the reception")
 }
