@@ -21,6 +21,7 @@ type setup struct {
 	gso    string // auto, off, or split: auto over a wire that carries single datagrams
 	rates  string // of each lane, to try, fastest first, until one pass is enough
 	lanes  int    // 0: one
+	beside bool   // the disk of the receiver has othersWrite to write for others meanwhile, all at once
 	turns  int    // of which the medians are reported; 1: the first rate that is enough, once
 }
 
@@ -57,6 +58,7 @@ func setups(size, large strictyaml.Bytes) []setup {
 			setup{size: large, files: 1, mtu: 1500, repair: 5, gso: "auto", turns: 1, rates: ratesLarge},
 			setup{size: large, files: 1, mtu: 9000, repair: 10, gso: "auto", turns: 1, rates: ratesLarge},
 			setup{size: large, files: 1, mtu: 9000, repair: 5, gso: "auto", turns: 1, rates: ratesLarge},
+			setup{size: large, files: 1, mtu: 9000, repair: 10, gso: "auto", turns: 1, rates: "4Gbit,3Gbit,2Gbit,1Gbit", beside: true},
 		)
 	}
 	return list
@@ -112,6 +114,9 @@ func (s setup) label() string {
 	case s.files > 1:
 		kind = fmt.Sprintf(" in %d files", s.files)
 	}
+	if s.beside {
+		kind += fmt.Sprintf(" beside %s of others' writes", othersWrite)
+	}
 	if s.lanes > 0 {
 		kind += fmt.Sprintf(" over %s", console.Count(s.lanes, "lane"))
 	}
@@ -122,6 +127,6 @@ func (s setup) label() string {
 func (s setup) params(link, rate string) map[string]any {
 	return map[string]any{
 		"bytes": int64(s.size), "files": max(s.files, 1), "sparse": s.files == 0, "mtu": s.mtu, "repair_percent": s.repair,
-		"gso": s.gso, "rate": rate, "link": link, "lanes": max(s.lanes, 1), "cpus": runtime.NumCPU(),
+		"gso": s.gso, "rate": rate, "link": link, "lanes": max(s.lanes, 1), "others_write": s.beside, "cpus": runtime.NumCPU(),
 	}
 }

@@ -52,6 +52,12 @@ func (b *bench) transfer(ctx context.Context, s setup, rate string) (m measured,
 	defer func() {
 		err = errors.Join(err, os.RemoveAll(b.Path("high")), os.RemoveAll(b.Path("registry")))
 	}()
+	flush := func(context.Context, ends) error { return nil }
+	if s.beside {
+		if flush, err = b.others(); err != nil {
+			return m, err
+		}
+	}
 	before := sealing(runtime.NumCPU())
 	e, err := b.start(ctx, s, dir, id, rate)
 	if err != nil {
@@ -62,7 +68,15 @@ func (b *bench) transfer(ctx context.Context, s setup, rate string) (m measured,
 		err = errors.Join(err, e.high.Stop(time.Minute))
 	}()
 	m.rate = rate
+	flushed := make(chan error, 1)
+	fctx, end := context.WithCancel(ctx)
+	defer end()
+	go func() { flushed <- flush(fctx, e) }()
 	err = b.measure(ctx, s, e, &m)
+	end() // it has ended, or the transfer failed
+	if ferr := <-flushed; err == nil {
+		err = ferr
+	}
 	m.seal = (before + sealing(runtime.NumCPU())) / 2
 	return m, err
 }

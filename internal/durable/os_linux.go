@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,45 @@ func StartWriteback(f *os.File, offset, length int64) {
 // DropCache gives the clean pages of a range back to the kernel. It is advice: what cannot be given back stays.
 func DropCache(f *os.File, offset, length int64) {
 	_ = control(f, func(fd int) error { return unix.Fadvise(fd, offset, length, unix.FADV_DONTNEED) })
+}
+
+// WriteMapped writes b at an offset of a file, which reaches at least as far and is open for reading too, through the page cache, by a
+// mapping. What it is for: it does not wait for a write of others to the same file that has not reached the disk yet, as pwrite does,
+// which wants the lock of the file that such a write holds (ext4, XFS). It costs a fault a page, and where it cannot be done (no
+// mapping, no room for a page that was not reserved) it is a pwrite, which tells why.
+func WriteMapped(f *os.File, b []byte, offset int64) error {
+	if len(b) == 0 || copyMapped(f, b, offset) {
+		return nil
+	}
+	_, err := f.WriteAt(b, offset)
+	return err
+}
+
+// copyMapped copies b into a mapping of f, and tells whether that worked.
+func copyMapped(f *os.File, b []byte, offset int64) (copied bool) {
+	head := int(offset & int64(os.Getpagesize()-1))
+	var m []byte
+	err := control(f, func(fd int) (err error) {
+		m, err = unix.Mmap(fd, offset-int64(head), head+len(b), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		return err
+	})
+	if err != nil {
+		return false
+	}
+	defer func() {
+		_ = unix.Munmap(m) // it was mapped just now
+	}()
+	_ = unix.Madvise(m, unix.MADV_RANDOM) // pages around it are others', and may be on their way to the disk
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if reason := recover(); reason != nil {
+			if _, fault := reason.(interface{ Addr() uintptr }); !fault { // debug.SetPanicOnFault
+				panic(reason)
+			}
+		}
+	}()
+	copy(m[head:], b)
+	return true
 }
 
 // PunchHole gives the blocks of a range back to the file system; it reads as zeros then. A file system that cannot

@@ -25,6 +25,12 @@ func StartWriteback(*os.File, int64, int64) {}
 // DropCache does nothing here.
 func DropCache(*os.File, int64, int64) {}
 
+// WriteMapped is a pwrite here.
+func WriteMapped(f *os.File, b []byte, offset int64) error {
+	_, err := f.WriteAt(b, offset)
+	return err
+}
+
 // PunchHole keeps the blocks here: the space comes back when the file is removed.
 func PunchHole(*os.File, int64, int64) error { return nil }
 

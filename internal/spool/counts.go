@@ -87,10 +87,10 @@ func (c *counts) give(i, slab int) {
 	}
 }
 
-// enough tells whether a group needs no further repair symbol.
-func (c *counts) enough(sbn, group int) bool {
+// enough tells whether a group, of which so many symbols are being written, needs no further repair symbol.
+func (c *counts) enough(sbn, group, flying int) bool {
 	i := sbn*c.groups + group
-	return c.repair[i] >= c.lost[i]
+	return int(c.repair[i])+flying >= int(c.lost[i])
 }
 
 // deficit returns the largest number of repair symbols that a group of the span still needs.

@@ -279,6 +279,7 @@ func TestSideFileGone(t *testing.T) {
 	w := newWorld(t, 0, 100, 8, 100*192*8)
 	o := w.open()
 	w.put(o, w.source[16:]...)
+	o.AwaitFlight() // a kill loses what is on its way
 	if n := w.put(o, w.repair[0]...); n[spool.Stored] != 8 {
 		t.Fatalf("%v, want 8 repair symbols kept", n)
 	}

@@ -45,7 +45,8 @@ func (o *Object) repairer() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for {
-		for !o.quit && len(o.ready) == 0 {
+		next := o.repairable()
+		for ; !o.quit && next < 0; next = o.repairable() {
 			if o.trim || o.Complete() {
 				b, o.trim = bench{}, false // a pass has ended: give the memory back
 			}
@@ -54,8 +55,8 @@ func (o *Object) repairer() {
 		if o.quit {
 			return
 		}
-		slab := o.ready[0]
-		o.ready = slices.Delete(o.ready, 0, 1)
+		slab := o.ready[next]
+		o.ready = slices.Delete(o.ready, next, next+1)
 		o.queued[slab] = false
 		if o.plan(&j, slab); j.mask != 0 {
 			o.decoding = slab
@@ -67,6 +68,12 @@ func (o *Object) repairer() {
 		}
 		o.changed.Broadcast()
 	}
+}
+
+// repairable is the place in the queue of the first slab in whose span nothing is on its way past the page cache: nothing of it may be
+// written through the page cache meanwhile (goesPast). Below 0: there is none.
+func (o *Object) repairable() int {
+	return slices.IndexFunc(o.ready, func(slab int) bool { return !o.staging.flying(slab / o.counts.slabs) })
 }
 
 // plan reads off the bits what there is to do in a slab.

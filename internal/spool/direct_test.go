@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,29 +113,70 @@ func gated(t *testing.T, w *world) (o *spool.Object, open func()) {
 	return o, open
 }
 
-// TestRepairWaitsForFlight: the first repair symbol of a span waits for the windows of that span that are on their way, because
-// the decoder might write into their pages through the cache; and then it is useless, because they are there.
-func TestRepairWaitsForFlight(t *testing.T) {
+// TestRepairDuringFlight: a repair symbol waits for no disk. It is useless where what its group lacks is on its way, and else it is kept.
+func TestRepairDuringFlight(t *testing.T) {
 	w := newWorld(t, 0, 1408, 16, 1408*192*16)
 	o, open := gated(t, w)
-	w.put(o, w.source...)
-	got := make(chan spool.Outcome, 1)
-	go func() {
-		outcome, err := o.Put(0, w.repair[0][0].esi, w.repair[0][0].data)
-		if err != nil {
-			t.Error(err)
+	w.put(o, w.source[:2999]...) // the first of four windows are whole; 2999 is of group 7
+	w.put(o, w.source[3000:]...)
+	for group := range 16 {
+		want := spool.Useless
+		if group == 2999%16 {
+			want = spool.Stored
 		}
-		got <- outcome
-	}()
-	select {
-	case outcome := <-got:
-		t.Errorf("%v while the windows were on their way", outcome)
-	case <-time.After(50 * time.Millisecond): // long enough for one that does not wait
+		outcome, err := o.Put(0, w.repair[2][group].esi, w.repair[2][group].data)
+		if err != nil || outcome != want {
+			t.Errorf("group %d: %v, %v, want %v", group, outcome, err, want)
+		}
+	}
+	if outcome, err := o.Put(0, w.repair[3][7].esi, w.repair[3][7].data); err != nil || outcome != spool.Useless {
+		t.Errorf("a second one of the group that lacks one symbol: %v, %v", outcome, err)
+	}
+	if o.Has(0, 0) {
+		t.Error("what is on its way is said to be here")
 	}
 	open()
-	if outcome := <-got; outcome != spool.Useless {
-		t.Errorf("%v, want useless", outcome)
+	o.AwaitFlight()
+	w.flush(o)
+	w.wait(o)
+	w.check()
+	if p := o.Progress(); p.Recovered != 1 {
+		t.Errorf("%d symbols repaired, want 1", p.Recovered)
 	}
+}
+
+// TestDecoderWaitsForFlight: nothing of a span is decoded while windows of it are on their way, also of groups that have no symbol in
+// them: it would be read through the page cache, which has their pages as they were.
+func TestDecoderWaitsForFlight(t *testing.T) {
+	const groups = 2048 // two windows a row
+	w := newWorld(t, 0, 64, groups, 64*192*groups)
+	o := direct(t, w)
+	var closed atomic.Bool
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
+	o.GateUnlocked(func() {
+		if closed.Load() {
+			<-gate
+		}
+	})
+	last := len(w.source) - groups/2
+	w.put(o, w.source[:5]...)
+	for part := range slices.Chunk(w.source[6:last], 4*1024) { // no more at once than the disk is given, or the next go through the page cache
+		w.put(o, part...)
+		o.AwaitFlight()
+	}
+	closed.Store(true)
+	w.put(o, w.source[last:]...)
+	if outcome, err := o.Put(0, w.repair[0][5].esi, w.repair[0][5].data); err != nil || outcome != spool.Stored {
+		t.Fatalf("%v, %v", outcome, err)
+	}
+	<-time.After(50 * time.Millisecond) // long enough for one that does not wait
+	if o.Has(0, 5) {
+		t.Error("a symbol was repaired while a window was on its way")
+	}
+	open()
+	w.flush(o)
 	w.wait(o)
 	w.check()
 }
@@ -149,11 +192,13 @@ func TestNoDirectBesideRepair(t *testing.T) {
 	w.check()
 }
 
-// TestDiskBehind: a disk that does not move does not stop Put. What it cannot take goes through the page cache.
+// TestDiskBehind: a disk that does not move, and holds the lock of the file, does not stop Put. What it cannot take goes through the page cache.
 func TestDiskBehind(t *testing.T) {
 	w := newWorld(t, 0, 1408, 64, 1408*192*64)
 	o, open := gated(t, w)
-	w.put(o, w.source...)
+	w.put(o, w.source[:2*736]...) // two windows, one a writer
+	<-time.After(2 * spool.SlowWrite)
+	w.put(o, w.source[2*736:]...)
 	missing := 0
 	for i := range w.source {
 		if !o.Has(0, i) {
@@ -166,19 +211,6 @@ func TestDiskBehind(t *testing.T) {
 	open()
 	w.wait(o)
 	w.check()
-}
-
-// TestDiskPauses: one write that takes too long, and the page cache stands between.
-func TestDiskPauses(t *testing.T) {
-	w := newWorld(t, 0, 1408, 16, 1408*192*16)
-	o := direct(t, w)
-	o.Gate(func() { <-time.After(spool.Stall + time.Millisecond) })
-	w.put(o, w.source...)
-	w.wait(o)
-	w.check()
-	if o.Direct() {
-		t.Error("it goes on past the page cache")
-	}
 }
 
 // TestNoDirectHere: where a file cannot be opened that way, everything goes through the page cache.

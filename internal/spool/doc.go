@@ -4,7 +4,7 @@
 // neither a kill nor a power cut makes it believe in bytes that are not there (docs/spec/datagram.md sections 4 and 6).
 //
 //	Put --source--> window (1 MiB) --whole--> writers: O_DIRECT -+-> final files, by position --+--> bits --> counters a group
-//	 |                      `-------with gaps-------pwrite-------'                              |                 |
+//	 |                      `--with gaps--pwrite, or by mapping--'                              |                 |
 //	 `---repair-------------------------------------pwrite---------> spool.repair, sparse ------'                 | a slab can be repaired
 //	                                                                                        v
 //	      done <--record-- fdatasync <--finisher-- span complete <--bits, pwrite-- decoder: a slab of <= 64 groups
@@ -18,9 +18,9 @@
 //
 // What is believed after a restart:
 //
-//	kill, same boot    every bit: a bit is set after its pwrite returned, and the page cache outlives the process.
+//	kill, same boot    every bit: a bit is set after its write returned, and the page cache outlives the process.
 //	                   Lost are the symbols of two windows that are filled, at most 2 MiB, and of those that are on their way
-//	                   past the page cache, at most 8.
+//	                   past the page cache, at most 16.
 //	clean Close        every bit, also after a reboot: Close syncs the files, then the map, then says so in the map.
 //	power cut          the spans of spool.record, nothing else: the order in which the kernel wrote the other pages is
 //	                   unknown. The boot is told from /proc/sys/kernel/random/boot_id.

@@ -2,7 +2,10 @@
 
 package spool
 
-import "runtime"
+import (
+	"runtime"
+	"sync"
+)
 
 // Abandon is what a SIGKILL leaves: nothing is flushed, nothing synced, the descriptors and the mapping are gone. Work in
 // hand ends first, because a goroutine cannot be killed between two instructions.
@@ -33,14 +36,36 @@ const (
 // UseDirect makes a small object write past the page cache, too.
 func (o *Object) UseDirect() { o.files.direct.Store(true) }
 
-// Gate is called before each write past the page cache. Set it before the first.
-func (o *Object) Gate(gate func()) { o.files.gate = gate }
+// gatedLock is the kernel's lock of a file on a disk that gate holds up.
+type gatedLock struct {
+	sync.RWMutex
+	gate func()
+}
+
+func (l *gatedLock) RLock() {
+	l.RWMutex.RLock()
+	l.gate()
+}
+
+// Gate is called before each write past the page cache, which has the lock of the file then. Set it before the first.
+func (o *Object) Gate(gate func()) { o.files.lock = &gatedLock{gate: gate} }
+
+// openLock is that of a file system which has none.
+type openLock struct{ gate func() }
+
+func (openLock) Lock()    {}
+func (openLock) Unlock()  {}
+func (l openLock) RLock() { l.gate() }
+func (openLock) RUnlock() {}
+
+// GateUnlocked is Gate on a file system where such a write holds no lock.
+func (o *Object) GateUnlocked(gate func()) { o.files.lock = openLock{gate} }
+
+// SlowWrite is how long a write takes that nothing waits for.
+const SlowWrite = slowWrite
 
 // MaxFlight is how many windows wait for the disk.
 const MaxFlight = maxFlight
-
-// Stall is how long a write may take.
-const Stall = stall
 
 // Direct tells whether whole windows are written past the page cache.
 func (o *Object) Direct() bool { return o.files.direct.Load() }

@@ -45,13 +45,22 @@ type layout struct {
 	ends  []int64 // ends[i] is the offset just behind file i
 
 	direct atomic.Bool // writePast goes past the page cache
-	gate   func()      // nil, or a test's: called before each such write
+	lock   fileLock    // nil, or a test's
 
 	mu      sync.Mutex
 	open    map[int]*handle
 	newest  *handle // ring in the order of use: newest.next is the oldest
 	dirty   []bool  // files written since their last sync
 	evicted bool    // files were written and closed: what went wrong with them, fdatasync on a new descriptor may not tell
+}
+
+// fileLock stands for the lock that the kernel has for each file, in tests: a write past the page cache shares it until the bytes are on
+// the disk, one through the page cache has it alone (ext4, XFS).
+type fileLock interface {
+	Lock()
+	Unlock()
+	RLock()
+	RUnlock()
 }
 
 // handle is an open file. refs counts who works with it.
@@ -141,10 +150,30 @@ func (l *layout) clip(b []byte, offset int64) []byte {
 // writeAt writes b at an offset of the object, across files; padding is dropped.
 func (l *layout) writeAt(b []byte, offset int64) error {
 	return l.each(l.clip(b, offset), offset, func(h *handle, piece []byte, at int64) error {
-		_, err := h.file.WriteAt(piece, at)
-		l.soil(h.index)
-		return err
+		defer l.soil(h.index)
+		return l.write(h, piece, at)
 	})
+}
+
+// writeBeside is writeAt while other bytes of the same files are on their way past the page cache: it does not wait for those.
+func (l *layout) writeBeside(b []byte, offset int64) error {
+	return l.each(l.clip(b, offset), offset, func(h *handle, piece []byte, at int64) error {
+		defer l.soil(h.index)
+		return durable.WriteMapped(h.file, piece, at)
+	})
+}
+
+// write writes to one file.
+func (l *layout) write(h *handle, b []byte, at int64) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if l.lock != nil {
+		l.lock.Lock()
+		defer l.lock.Unlock()
+	}
+	_, err := h.file.WriteAt(b, at)
+	return err
 }
 
 // phase is how far into a page bytes of the object lie in the file that has most of them: where that file holds the middle one.
@@ -162,12 +191,11 @@ func (l *layout) writePast(b []byte, offset int64, phase int) error {
 		body := (len(piece) - head) &^ (pageSize - 1)
 		before := int(l.ends[h.index] - l.files[h.index].Size + at - offset) // the piece
 		if body < pageSize || (phase+before+head)%pageSize != 0 || !l.writeDirect(h, piece[head:head+body], at+int64(head)) {
-			_, err := h.file.WriteAt(piece, at)
-			return err
+			return l.write(h, piece, at)
 		}
-		_, err := h.file.WriteAt(piece[:head], at)
+		err := l.write(h, piece[:head], at)
 		if err == nil {
-			_, err = h.file.WriteAt(piece[head+body:], at+int64(head+body))
+			err = l.write(h, piece[head+body:], at+int64(head+body))
 		}
 		return err
 	})
@@ -176,8 +204,9 @@ func (l *layout) writePast(b []byte, offset int64, phase int) error {
 // writeDirect writes whole pages with O_DIRECT. It is false where that cannot be: then it is not tried again, and the caller, who
 // writes them through the page cache, will see the error if it is one of the disk.
 func (l *layout) writeDirect(h *handle, b []byte, at int64) bool {
-	if l.gate != nil {
-		l.gate()
+	if l.lock != nil {
+		l.lock.RLock()
+		defer l.lock.RUnlock()
 	}
 	f, err := l.openDirect(h)
 	if err == nil {

@@ -197,7 +197,7 @@ func (o *Object) Close() error {
 	}
 	err := o.usable()
 	if err == nil {
-		err = o.flushStaged(context.Background(), every)
+		err = o.flushStaged(context.Background())
 	}
 	o.stop()
 	if err == nil {

@@ -9,8 +9,8 @@ import (
 	"sluice/pkg/fec"
 )
 
-// Put takes one encoding symbol: T bytes, copied. It writes at most 2 MiB and never waits for a repair or for the disk
-// to sync. The first repair symbols of a span wait for what is on its way to the disk, at most 8 MiB.
+// Put takes one encoding symbol: T bytes, copied. It writes at most 2 MiB to the page cache, and waits neither for a repair nor for the
+// disk.
 //
 // [Stored]: it was new and is kept. [Duplicate]: it was here. [Useless]: a repair symbol of a group that is whole or has
 // as many repair symbols as it lacks source symbols; it is dropped. An error that is [ErrESI] or [ErrSymbol] says that
@@ -90,11 +90,11 @@ func (o *Object) putRepair(s fec.Span, row, group int, symbol []byte) (Outcome, 
 	if isSet(repair, row*s.D+group) {
 		return Duplicate, nil
 	}
-	// What is staged counts as lost until it is written; and see goesPast.
-	if err := o.flushStaged(context.Background(), func(sbn int) bool { return sbn == s.SBN }); err != nil {
+	// What is staged counts as lost until it is written.
+	if err := o.flushSpan(s.SBN); err != nil {
 		return 0, err
 	}
-	if o.counts.enough(s.SBN, group) {
+	if o.counts.enough(s.SBN, group, o.staging.flyingOf(s, group)) {
 		return Useless, nil
 	}
 	if _, err := o.side.WriteAt(symbol, repairOffset(s, row, group)); err != nil {
@@ -149,7 +149,7 @@ func (o *Object) Flush(ctx context.Context) error {
 	if err := o.usable(); err != nil {
 		return err
 	}
-	if err := o.flushStaged(ctx, every); err != nil {
+	if err := o.flushStaged(ctx); err != nil {
 		return err
 	}
 	o.enqueueRepairable()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"sluice/internal/largepage"
 	"sluice/pkg/fec"
@@ -36,7 +37,8 @@ type window struct {
 	first int // symbol of the span
 	n     int // symbols of the cell
 	held  int
-	lack  int // of the cell when the window was taken; so many held, and nothing is left to wait for
+	lack  int       // of the cell when the window was taken; so many held, and nothing is left to wait for
+	since time.Time // a writer has it
 	has   [windowSymbols / 64]uint64
 }
 
@@ -57,6 +59,7 @@ type staging struct {
 	flight    []*window // whole, and not written yet
 	queue     []*window // of these, what no writer has in hand
 	cached    int       // cells that go through the page cache before one goes past it again
+	slowUntil time.Time // until then writes past the page cache are taken to be slow
 }
 
 // newStaging chooses a cell that is a whole number of pages where it can.
@@ -129,7 +132,7 @@ func (g *staging) take(symbolSize int) *window {
 // give takes back a window that was written.
 func (g *staging) give(w *window) {
 	clear(w.has[:])
-	w.held, w.n = 0, 0
+	w.held, w.n, w.since = 0, 0, time.Time{}
 	g.spare = append(g.spare, w)
 }
 
@@ -145,7 +148,7 @@ func (o *Object) putSource(s fec.Span, i int, symbol []byte) (Outcome, error) {
 	}
 	if w == nil {
 		if g.passed(s.SBN, i) {
-			return Stored, o.store(s, i, symbol)
+			return Stored, o.store(s, i, symbol, len(g.flight) > 0)
 		}
 		var err error
 		if w, err = o.turn(s, i); err != nil {
@@ -218,9 +221,13 @@ func (o *Object) checkPadding(s fec.Span, i int, symbol []byte) error {
 	return nil
 }
 
-// flushWindow writes what is staged in a window, one pwrite a run (a file border splits it), and empties it.
+// flushWindow writes what is staged in a window to the page cache, a write a run (a file border splits it), and empties it.
+//
+// It is not to wait for what is on its way past the page cache to the same file (store), and what has gaps does not. A whole one is
+// here because the disk was behind: where that takes no longer than usual, it waits rather than pay for a mapping.
 func (o *Object) flushWindow(w *window) error {
 	s := o.geometry.Span(w.sbn)
+	beside := len(o.staging.flight) > 0 && (w.held < w.n || o.staging.slow())
 	for at := 0; at < w.n; {
 		if !isSet(w.has[:], at) {
 			at++
@@ -230,7 +237,7 @@ func (o *Object) flushWindow(w *window) error {
 		for at < w.n && isSet(w.has[:], at) {
 			at++
 		}
-		if err := o.store(s, w.first+start, w.buf[start*s.SymbolSize:at*s.SymbolSize]); err != nil {
+		if err := o.store(s, w.first+start, w.buf[start*s.SymbolSize:at*s.SymbolSize], beside); err != nil {
 			return err
 		}
 	}
@@ -240,17 +247,63 @@ func (o *Object) flushWindow(w *window) error {
 	return nil
 }
 
-// flushStaged writes what is staged of a span, or of all (every), and waits for what is on its way past the page cache, or until
-// ctx ends, of which whoever ends it tells changed. It gives mu up while it waits.
-func (o *Object) flushStaged(ctx context.Context, of func(sbn int) bool) error {
+// slow tells whether writes past the page cache take long, or did a moment ago: the next one begins when the last has ended, and takes as
+// long.
+func (g *staging) slow() bool {
+	now := time.Now()
+	for _, w := range g.flight {
+		g.timed(w, now)
+	}
+	return now.Before(g.slowUntil)
+}
+
+// timed notes that a writer has had a window until now.
+func (g *staging) timed(w *window, now time.Time) {
+	if !w.since.IsZero() && now.Sub(w.since) > slowWrite {
+		g.slowUntil = now.Add(slowFor)
+	}
+}
+
+// flying tells whether symbols of a span are on their way past the page cache.
+func (g *staging) flying(sbn int) bool {
+	return slices.ContainsFunc(g.flight, func(w *window) bool { return w.sbn == sbn })
+}
+
+// flyingOf is how many symbols of a group are: lost, as long as they are not written, and not to be repaired.
+func (g *staging) flyingOf(s fec.Span, group int) (n int) {
+	for _, w := range g.flight {
+		if w.sbn != s.SBN {
+			continue
+		}
+		// Symbols of the group are group, group + D, ...: so many below the end, less those below the beginning.
+		n += (w.first+w.n-group+s.D-1)/s.D - (w.first-group+s.D-1)/s.D
+	}
+	return n
+}
+
+// flushSpan writes what is staged of a span, but for what is on its way.
+func (o *Object) flushSpan(sbn int) error {
 	for _, w := range []*window{o.staging.late, o.staging.now} {
-		if w != nil && of(w.sbn) {
+		if w != nil && w.sbn == sbn {
 			if err := o.flushWindow(w); err != nil {
 				return err
 			}
 		}
 	}
-	for slices.ContainsFunc(o.staging.flight, func(w *window) bool { return of(w.sbn) }) {
+	return nil
+}
+
+// flushStaged writes what is staged, and waits for what is on its way past the page cache, or until ctx ends, of which whoever ends
+// it tells changed. It gives mu up while it waits.
+func (o *Object) flushStaged(ctx context.Context) error {
+	for _, w := range []*window{o.staging.late, o.staging.now} {
+		if w != nil {
+			if err := o.flushWindow(w); err != nil {
+				return err
+			}
+		}
+	}
+	for len(o.staging.flight) > 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -262,12 +315,14 @@ func (o *Object) flushStaged(ctx context.Context, of func(sbn int) bool) error {
 	return nil
 }
 
-// every is all spans.
-func every(int) bool { return true }
-
-// store writes a run of source symbols from symbol i on, then sets their bits. In this order: a bit promises a byte.
-func (o *Object) store(s fec.Span, i int, run []byte) error {
-	if err := o.files.writeAt(run, s.Offset(i)); err != nil {
+// store writes a run of source symbols from symbol i on, then sets their bits. In this order: a bit promises a byte. Beside what is on
+// its way past the page cache, it does not wait for that, which takes as long as the disk has something else to do.
+func (o *Object) store(s fec.Span, i int, run []byte, beside bool) error {
+	write := o.files.writeAt
+	if beside {
+		write = o.files.writeBeside
+	}
+	if err := write(run, s.Offset(i)); err != nil {
 		return o.fail(err)
 	}
 	o.mark(s, i, len(run)/s.SymbolSize)

@@ -5,8 +5,6 @@ package spool
 import (
 	"slices"
 	"time"
-
-	"go.uber.org/zap"
 )
 
 const (
@@ -21,8 +19,10 @@ const (
 	maxFlight   = 16
 	cachedCells = 64
 
-	// stall is how long a write may take before the disk is one that pauses: from then on the page cache stands between.
-	stall = 100 * time.Millisecond
+	// slowWrite is how long a write past the page cache takes before nothing waits for it: several times what one takes that has the
+	// disk for itself, and a tenth of what a socket holds.
+	slowWrite = 5 * time.Millisecond
+	slowFor   = time.Second
 
 	// writebackBytes is how much goes through the page cache before the disk is told to begin: so that it works while the link does,
 	// and little is left to wait for when a span is complete.
@@ -37,8 +37,8 @@ const (
 //
 //   - while the disk is behind: nothing but the page cache holds more than a moment of the link;
 //   - in a span of which repair symbols are here. The decoder may write into the same pages through the cache, and the two must
-//     never meet in one page (open(2), NOTES on O_DIRECT). Without repair symbols it writes nothing, and the first of them waits
-//     until what is on its way is written (putRepair).
+//     never meet in one page (open(2), NOTES on O_DIRECT). Without repair symbols it writes nothing, and with the first of them it
+//     waits until what is on its way is written (repairable).
 //
 // What has gaps goes through the cache, too: what fills them comes later, in pieces of pages.
 func (o *Object) goesPast(w *window) bool {
@@ -108,17 +108,14 @@ func (o *Object) writer() {
 // is in flight, nobody else touches it.
 func (o *Object) writePast(w *window) error {
 	s := o.geometry.Span(w.sbn)
+	w.since = time.Now()
 	o.mu.Unlock()
-	began := time.Now()
 	err := o.files.writePast(w.buf, s.Offset(w.first), w.phase)
-	took := time.Since(began)
 	o.mu.Lock()
+	o.staging.timed(w, time.Now())
 	o.staging.flight = slices.DeleteFunc(o.staging.flight, func(f *window) bool { return f == w })
 	if err != nil {
 		return o.fail(err)
-	}
-	if took > stall && o.files.direct.CompareAndSwap(true, false) {
-		o.log.Info("the disk pauses: writing through the page cache from here on", zap.Duration("took", took))
 	}
 	o.mark(s, w.first, w.n)
 	o.staging.give(w)
