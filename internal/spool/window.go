@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// windowBytes: what one write takes at most.
+	// windowBytes: what one write takes, about; up to half as much again where that makes it whole pages.
 	windowBytes = 1 << 20
 	// windowSymbols bounds the bits of a window where symbols are tiny.
 	windowSymbols = 1024
@@ -66,7 +66,11 @@ type staging struct {
 func newStaging(g fec.Geometry) staging {
 	size := max(1, min(windowBytes/g.SymbolSize, windowSymbols))
 	if pages := pageSize / gcd(pageSize, g.SymbolSize); size >= pages {
-		size -= size % pages
+		near := (size + pages/2) / pages * pages
+		if near > windowSymbols {
+			near -= pages
+		}
+		size = near
 	}
 	size = int(min(int64(size), max(1, g.Symbols()))) // a small object needs no more
 	return staging{size: size, first: -1}
