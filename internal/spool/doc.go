@@ -19,7 +19,7 @@
 // What is believed after a restart:
 //
 //	kill, same boot    every bit: a bit is set after its write returned, and the page cache outlives the process.
-//	                   Lost are the symbols of two windows that are filled, at most 2 MiB, and of those that are on their way
+//	                   Lost are the symbols of two windows that are filled, about 1 MiB each, and of those that are on their way
 //	                   past the page cache, at most 16.
 //	clean Close        every bit, also after a reboot: Close syncs the files, then the map, then says so in the map.
 //	power cut          the spans of spool.record, nothing else: the order in which the kernel wrote the other pages is
@@ -29,7 +29,7 @@
 // promise lost bytes. Like damage on the disk, that is found by the content index of the release; [Object.Forget]
 // takes the damaged range back.
 //
-// Memory: 2 bytes for each group of 192 symbols, 6 bytes a span, the windows (at most 18 MiB, given back at the end of a pass), and while damage is being
+// Memory: 2 bytes for each group of 192 symbols, 6 bytes a span, the windows (18 MiB, at MTU 9000 21, given back at the end of a pass), and while damage is being
 // repaired one slab of at most 24 MiB (64 groups of profile 1: 16.5 MiB) and the repair rows it takes, at most two
 // thirds of that. The page cache of a span is given back once the span is recorded: the pages serve the next one, and
 // what is verified later is read from the disk. The bitmaps are page cache, 1.34 bits a symbol: 48 MB for 400 GB at 1408 bytes a symbol. Nothing else

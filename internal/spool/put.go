@@ -9,7 +9,7 @@ import (
 	"sluice/pkg/fec"
 )
 
-// Put takes one encoding symbol: T bytes, copied. It writes at most 2 MiB to the page cache, and waits neither for a repair nor for the
+// Put takes one encoding symbol: T bytes, copied. It writes at most two windows to the page cache, and waits neither for a repair nor for the
 // disk.
 //
 // [Stored]: it was new and is kept. [Duplicate]: it was here. [Useless]: a repair symbol of a group that is whole or has
