@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// mostSteal is how much of a measurement the machine under this one may take of each processor, in ticks of 10 ms, before it says nothing.
+// mostSteal is how much of a measurement the machine under this one may take of each processor, in ticks of 10 ms, before it says little.
 const mostSteal = 10
 
 // compare measures one row with several sets of binaries in turn, and prints the medians: two runs at two times say nothing of each other
@@ -30,7 +30,7 @@ func (b *bench) compare(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, undo()) }()
 	bins := strings.Split(b.opt.compare, ",")
-	found := make([][]measured, len(bins))
+	found, quiet := make([][]measured, len(bins)), make([][]measured, len(bins))
 	for range b.opt.times {
 		for i, bin := range bins {
 			b.Bin = bin
@@ -48,13 +48,22 @@ func (b *bench) compare(ctx context.Context) (err error) {
 				return err
 			}
 			fmt.Printf("%-24s %s: %s, steal %d0 ms\n", bin, s.label(), m.words(s), after-before)
+			found[i] = append(found[i], m)
 			if after-before <= mostSteal {
-				found[i] = append(found[i], m)
+				quiet[i] = append(quiet[i], m)
 			}
 		}
 	}
 	for i, bin := range bins {
-		fmt.Printf("median of %d: %-24s %s: %s\n", len(found[i]), bin, s.label(), medians(found[i]).words(s))
+		list, which := quiet[i], "turns that lost little to the machine under this one"
+		if len(list) == 0 {
+			list, which = found[i], "turns, none of them quiet"
+		}
+		if len(list) == 0 {
+			fmt.Printf("no turn arrived: %s %s\n", bin, s.label())
+			continue
+		}
+		fmt.Printf("medians of %d %s: %-24s %s: %s\n", len(list), which, bin, s.label(), medians(list).words(s))
 	}
 	return nil
 }

@@ -55,7 +55,7 @@ func newSealer(data []byte) func() {
 // sealing is how fast a core seals at this moment, GB/s, while all of them do: it is measured around each transfer, of which a shared
 // machine makes one thing now and another a minute later.
 func sealing(cores int) float64 {
-	const look = 100 * time.Millisecond
+	const long = 100 * time.Millisecond
 	speeds := make([]float64, cores)
 	var wg sync.WaitGroup
 	for i := range speeds {
@@ -63,7 +63,7 @@ func sealing(cores int) float64 {
 			data := make([]byte, 1408)
 			seal := newSealer(data)
 			began, n := time.Now(), 0
-			for time.Since(began) < look {
+			for time.Since(began) < long {
 				for range 100 {
 					seal()
 				}

@@ -189,12 +189,16 @@ func (b *bench) row(ctx context.Context, s setup) (err error) {
 
 // turns measures a setup at the best rate at which most of its turns arrive.
 func (b *bench) turns(ctx context.Context, s setup) ([]measured, error) {
+	var found []measured
 	for rates := strings.Split(s.rates, ","); ; {
 		first, err := b.bestRate(ctx, s, rates)
+		if err != nil && len(found) > 0 {
+			return found, nil // few turns of a higher rate are more than none of a lower one
+		}
 		if err != nil {
 			return nil, err
 		}
-		found := []measured{first}
+		found = []measured{first}
 		for range s.turns - 1 {
 			m, err := b.transfer(ctx, s, first.rate)
 			if err != nil {

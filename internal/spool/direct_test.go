@@ -117,7 +117,7 @@ func gated(t *testing.T, w *world) (o *spool.Object, open func()) {
 func TestRepairDuringFlight(t *testing.T) {
 	w := newWorld(t, 0, 1408, 16, 1408*192*16)
 	o, open := gated(t, w)
-	w.put(o, w.source[:2999]...) // the first of four windows are whole; 2999 is of group 7
+	w.put(o, w.source[:2999]...) // four windows are whole, and the last, which has the rest, is not; 2999 is of group 7
 	w.put(o, w.source[3000:]...)
 	for group := range 16 {
 		want := spool.Useless
@@ -211,6 +211,9 @@ func TestDiskBehind(t *testing.T) {
 	open()
 	w.wait(o)
 	w.check()
+	if !o.Direct() {
+		t.Error("it does not go past the page cache any more")
+	}
 }
 
 // TestNoDirectHere: where a file cannot be opened that way, everything goes through the page cache.
