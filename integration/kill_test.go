@@ -111,8 +111,8 @@ func killTwice(t *testing.T, s *lab.Site, start func() *lab.Daemon, p *pass, env
 	return d
 }
 
-// window is what a kill may take: 1 MiB of symbols (internal/spool), and one more that was being written.
-const window = mib/1408 + 1
+// window is what a kill may take: a cell of symbols (internal/spool: 2 MiB, to the nearest whole number of pages), and one more.
+const window = 1504 + 1
 
 func checkKilled(t *testing.T, s *lab.Site, d *lab.Daemon, dir string, env *envelope.Envelope) {
 	t.Helper()

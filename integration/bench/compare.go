@@ -29,6 +29,11 @@ func (b *bench) compare(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, undo()) }()
+	raw, err := b.rawBlast(s)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("raw blast of %s: %.2f Gbit/s\n", s.label(), raw.goodput/1e9)
 	bins := strings.Split(b.opt.compare, ",")
 	found, quiet := make([][]measured, len(bins)), make([][]measured, len(bins))
 	for range b.opt.times {

@@ -232,15 +232,22 @@ func (d *Diode) Unshape(ctx context.Context) error {
 	return err
 }
 
-// Split has the kernel cut what an offload (UDP_SEGMENT) joined into datagrams before the cable, as a network card does: a veth pair hands
-// 64 KiB across in one piece, which no cable can. Join undoes it.
-func (d *Diode) Split(ctx context.Context) error { return d.segments(ctx, 1) }
+// Split makes the cable what a real one is: a veth pair hands over in one piece what an offload (UDP_SEGMENT) joined, 64 KiB that no
+// cable can carry. Now the kernel cuts it into datagrams before they cross, as network cards or their drivers do, and those that follow
+// one another are joined again where they arrive (generic receive offload), as the drivers of network cards do unless told otherwise.
+// Join undoes it.
+func (d *Diode) Split(ctx context.Context) error { return d.segments(ctx, "1", "on") }
 
 // Join undoes Split.
-func (d *Diode) Join(ctx context.Context) error { return d.segments(ctx, 65535) }
+func (d *Diode) Join(ctx context.Context) error { return d.segments(ctx, "65535", "off") }
 
-func (d *Diode) segments(ctx context.Context, most int) error {
-	_, err := command(ctx, "", "ip", "-n", d.Low, "link", "set", d.lowDev, "gso_max_segs", strconv.Itoa(most))
+func (d *Diode) segments(ctx context.Context, most, gro string) error {
+	_, err := command(ctx, "", "ip", "-n", d.Low, "link", "set", d.lowDev, "gso_max_segs", most)
+	if err != nil {
+		return err
+	}
+	// veth skips GRO for what a local socket sent, since it could have come across joined, unless UDP is to be joined for forwarding.
+	_, err = command(ctx, "", "ip", "netns", "exec", d.High, "ethtool", "-K", d.highDev, "gro", gro, "rx-udp-gro-forwarding", gro)
 	return err
 }
 

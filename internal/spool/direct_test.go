@@ -52,7 +52,7 @@ func TestDirect(t *testing.T) {
 			if !o.Direct() {
 				t.Error("it was given up")
 			}
-			if writes < 7 { // of 10 windows, some of which lie in small files for the most part
+			if writes < 5 { // of 6 windows, some of which lie in small files for the most part
 				t.Errorf("%d windows went past the page cache", writes)
 			}
 		})
@@ -117,7 +117,7 @@ func gated(t *testing.T, w *world) (o *spool.Object, open func()) {
 func TestRepairDuringFlight(t *testing.T) {
 	w := newWorld(t, 0, 1408, 16, 1408*192*16)
 	o, open := gated(t, w)
-	w.put(o, w.source[:2999]...) // four windows are whole, and the last, which has the rest, is not; 2999 is of group 7
+	w.put(o, w.source[:2999]...) // of three windows the first and the last are whole; 2999 is of group 7
 	w.put(o, w.source[3000:]...)
 	for group := range 16 {
 		want := spool.Useless
@@ -148,7 +148,7 @@ func TestRepairDuringFlight(t *testing.T) {
 // TestDecoderWaitsForFlight: nothing of a span is decoded while windows of it are on their way, also of groups that have no symbol in
 // them: it would be read through the page cache, which has their pages as they were.
 func TestDecoderWaitsForFlight(t *testing.T) {
-	const groups = 2048 // two windows a row
+	const groups = 4096 // two windows a row
 	w := newWorld(t, 0, 64, groups, 64*192*groups)
 	o := direct(t, w)
 	var closed atomic.Bool
@@ -162,7 +162,7 @@ func TestDecoderWaitsForFlight(t *testing.T) {
 	})
 	last := len(w.source) - groups/2
 	w.put(o, w.source[:5]...)
-	for part := range slices.Chunk(w.source[6:last], 4*1024) { // no more at once than the disk is given, or the next go through the page cache
+	for part := range slices.Chunk(w.source[6:last], 4*2048) { // no more at once than the disk is given, or the next go through the page cache
 		w.put(o, part...)
 		o.AwaitFlight()
 	}
@@ -196,16 +196,17 @@ func TestNoDirectBesideRepair(t *testing.T) {
 func TestDiskBehind(t *testing.T) {
 	w := newWorld(t, 0, 1408, 64, 1408*192*64)
 	o, open := gated(t, w)
-	w.put(o, w.source[:2*736]...) // two windows, one a writer
+	cell := o.Cell()
+	w.put(o, w.source[:2*cell]...) // two windows, one a writer
 	<-time.After(2 * spool.SlowWrite)
-	w.put(o, w.source[2*736:]...)
+	w.put(o, w.source[2*cell:]...)
 	missing := 0
 	for i := range w.source {
 		if !o.Has(0, i) {
 			missing++
 		}
 	}
-	if most := spool.MaxFlight * spool.WindowBytes / 1408; missing == 0 || missing > most {
+	if most := spool.MaxFlight * cell; missing == 0 || missing > most {
 		t.Errorf("%d symbols wait for the disk, want at least one and at most %d", missing, most)
 	}
 	open()
@@ -280,6 +281,7 @@ func TestSlot(t *testing.T) {
 		defer h.Release()
 		return h.Slot(sbn, esi) != nil
 	}
+	cell := uint32(o.Cell())
 	if slot(0, 0) {
 		t.Error("before the first symbol of the cell")
 	}
@@ -291,8 +293,8 @@ func TestSlot(t *testing.T) {
 	}{
 		{0, 0, false, "a symbol that is here"},
 		{0, 1, true, "a missing one beside it"},
-		{0, 735, true, "the last of the cell"},
-		{0, 736, false, "the first of the next cell"},
+		{0, cell - 1, true, "the last of the cell"},
+		{0, cell, false, "the first of the next cell"},
 		{1, 1, false, "another span"},
 		{2, 1, false, "no such span"},
 		{1 << 31, 1, false, "no such span by far"},
@@ -303,8 +305,8 @@ func TestSlot(t *testing.T) {
 			t.Errorf("%s: %v", c.what, got)
 		}
 	}
-	w.put(o, w.source[736]) // the first cell has gaps, and is late
-	if !slot(0, 1) || !slot(0, 737) || slot(0, 0) {
+	w.put(o, w.source[cell]) // the first cell has gaps, and is late
+	if !slot(0, 1) || !slot(0, cell+1) || slot(0, 0) {
 		t.Error("the two windows that are being filled are not the two last cells")
 	}
 	if err := o.Close(); err != nil {

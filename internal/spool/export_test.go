@@ -25,6 +25,9 @@ func (o *Object) OpenFiles() int {
 // MaxOpenFiles is the bound.
 const MaxOpenFiles = maxOpenFiles
 
+// Cell is how many symbols a full window has.
+func (o *Object) Cell() int { return o.staging.size }
+
 // What a kill may lose: Staged windows that are being filled, and MaxFlight that are on their way; of these so many as there are
 // Writers may be in the file all the same.
 const (

@@ -14,9 +14,9 @@ import (
 
 const (
 	// windowBytes: what one write takes, about; up to half as much again where that makes it whole pages.
-	windowBytes = 1 << 20
+	windowBytes = 2 << 20
 	// windowSymbols bounds the bits of a window where symbols are tiny.
-	windowSymbols = 1024
+	windowSymbols = 2048
 	// arenaWindows lie side by side in memory, on large pages if they are large: a receiver that keeps up has no more.
 	arenaWindows = 4
 )

@@ -16,8 +16,8 @@ const (
 
 	// maxFlight is how many windows may wait for the disk. One more says that the disk is behind: then cachedCells go through the
 	// page cache, which takes more than we may, before the next is tried.
-	maxFlight   = 16
-	cachedCells = 64
+	maxFlight   = 8
+	cachedCells = 32
 
 	// slowWrite is how long a write past the page cache takes before nothing waits for it: several times what one takes that has the
 	// disk for itself, and a tenth of what a socket holds.
