@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"syscall"
@@ -17,6 +18,18 @@ import (
 type blastResult struct {
 	goodput float64       // received bits a second
 	cpu     time.Duration // both ends, for the bytes that were sent
+}
+
+// rawBlasts are the medians of as many blasts as the row has turns.
+func (b *bench) rawBlasts(s setup) (blastResult, error) {
+	list := make([]blastResult, max(s.turns, 1))
+	for i := range list {
+		var err error
+		if list[i], err = b.rawBlast(s); err != nil {
+			return blastResult{}, fmt.Errorf("raw blast: %w", err)
+		}
+	}
+	return blastResult{median(list, func(r blastResult) float64 { return r.goodput }), median(list, func(r blastResult) time.Duration { return r.cpu })}, nil
 }
 
 // rawBlast sends size bytes as datagrams as fast as the sockets take them, and counts what arrives: the same batching, no code, no

@@ -20,7 +20,7 @@ const mostSteal = 10
 // compare measures one row with several sets of binaries in turn, and prints the medians: two runs at two times say nothing of each other
 // on a shared machine. It writes no results.
 func (b *bench) compare(ctx context.Context) (err error) {
-	s := setup{size: b.opt.size, files: 1, rates: b.opt.rate}
+	s := setup{size: b.opt.size, files: 1, rates: b.opt.rate, turns: b.opt.times}
 	if _, err := fmt.Sscanf(b.opt.row, "%d,%d,%s", &s.mtu, &s.repair, &s.gso); err != nil {
 		return fmt.Errorf("row %q: want MTU, percent of repair and GSO, as 1500,10,auto: %w", b.opt.row, err)
 	}
@@ -29,7 +29,7 @@ func (b *bench) compare(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, undo()) }()
-	raw, err := b.rawBlast(s)
+	raw, err := b.rawBlasts(s)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func medians(list []measured) (m measured) {
 	}
 }
 
-func median[T cmp.Ordered](list []measured, of func(measured) T) T {
+func median[M any, T cmp.Ordered](list []M, of func(M) T) T {
 	values := make([]T, len(list))
 	for i, m := range list {
 		values[i] = of(m)

@@ -176,9 +176,9 @@ func (b *bench) row(ctx context.Context, s setup) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, undo()) }()
-	blast, err := b.rawBlast(s)
+	blast, err := b.rawBlasts(s)
 	if err != nil {
-		return fmt.Errorf("raw blast: %w", err)
+		return err
 	}
 	found, err := b.turns(ctx, s)
 	if err != nil {

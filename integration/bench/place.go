@@ -68,13 +68,13 @@ func (p place) addresses(lanes int) (string, error) {
 
 // lay makes the wire one of a row, until the returned function is called. No row is measured on a wire that cannot be made.
 func (p place) lay(ctx context.Context, s setup) (undo func() error, err error) {
-	if s.gso != split {
+	if s.gso != split && s.gso != joined {
 		return func() error { return nil }, nil
 	}
 	if p.diode == nil {
 		return nil, errNoSplit
 	}
-	return func() error { return p.diode.Join(context.WithoutCancel(ctx)) }, p.diode.Split(ctx)
+	return func() error { return p.diode.Join(context.WithoutCancel(ctx)) }, p.diode.Split(ctx, s.gso == joined)
 }
 
 // errNoSplit says that this machine has no wire for a row.

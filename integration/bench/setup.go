@@ -18,7 +18,7 @@ type setup struct {
 	files  int // 1: one file of random bytes; more: as many small ones; 0: one sparse file
 	mtu    int
 	repair int    // percent
-	gso    string // auto, off, or split: auto over a wire that carries single datagrams
+	gso    string // auto, off, or auto over a wire that carries single datagrams: split or joined
 	rates  string // of each lane, to try, fastest first, until one pass is enough
 	lanes  int    // 0: one
 	beside bool   // the disk of the receiver has othersWrite to write for others meanwhile, all at once
@@ -35,8 +35,12 @@ const (
 	ratesPlain = "3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit,500Mbit"
 )
 
-// split says that datagrams cross one by one, whatever the sender joined: what a real link does.
-const split = "split"
+// What a real link does, where GSO is auto: datagrams cross one by one, whatever the sender joined, and the receiving device joins
+// them again, as drivers of network cards do, or does not.
+const (
+	split  = "split"
+	joined = "joined"
+)
 
 // turns is how often a row is measured: a shared machine is never the same for long.
 const turns = 5
@@ -49,7 +53,9 @@ func setups(size, large strictyaml.Bytes) []setup {
 		{size: size, files: 1, mtu: 9000, repair: 10, gso: "auto", rates: rates9000, turns: turns},
 		{size: size, files: 1, mtu: 9000, repair: 5, gso: "auto", rates: rates9000, turns: turns},
 		{size: size, files: 1, mtu: 1500, repair: 10, gso: split, rates: ratesSplit, turns: turns},
+		{size: size, files: 1, mtu: 1500, repair: 10, gso: joined, rates: ratesSplit, turns: turns},
 		{size: size, files: 1, mtu: 9000, repair: 10, gso: split, rates: rates9000, turns: turns},
+		{size: size, files: 1, mtu: 9000, repair: 10, gso: joined, rates: rates9000, turns: turns},
 		{size: size, files: 1, mtu: 1500, repair: 10, gso: "off", rates: ratesPlain, turns: turns},
 	}
 	if large > 0 {
@@ -96,7 +102,7 @@ func (s setup) offload() link.Offload {
 
 // flag is what the sender is told.
 func (s setup) flag() string {
-	if s.gso == split {
+	if s.gso == split || s.gso == joined {
 		return "auto"
 	}
 	return s.gso

@@ -233,21 +233,24 @@ func (d *Diode) Unshape(ctx context.Context) error {
 }
 
 // Split makes the cable what a real one is: a veth pair hands over in one piece what an offload (UDP_SEGMENT) joined, 64 KiB that no
-// cable can carry. Now the kernel cuts it into datagrams before they cross, as network cards or their drivers do, and those that follow
-// one another are joined again where they arrive (generic receive offload), as the drivers of network cards do unless told otherwise.
-// Join undoes it.
-func (d *Diode) Split(ctx context.Context) error { return d.segments(ctx, "1", "on") }
+// cable can carry. Now the kernel cuts it into datagrams before they cross, as network cards or their drivers do. With gro, those that
+// follow one another are joined again where they arrive (generic receive offload), as most drivers of network cards do. Join undoes it.
+func (d *Diode) Split(ctx context.Context, gro bool) error { return d.segments(ctx, 1, gro) }
 
 // Join undoes Split.
-func (d *Diode) Join(ctx context.Context) error { return d.segments(ctx, "65535", "off") }
+func (d *Diode) Join(ctx context.Context) error { return d.segments(ctx, 65535, false) }
 
-func (d *Diode) segments(ctx context.Context, most, gro string) error {
-	_, err := command(ctx, "", "ip", "-n", d.Low, "link", "set", d.lowDev, "gso_max_segs", most)
+func (d *Diode) segments(ctx context.Context, most int, gro bool) error {
+	_, err := command(ctx, "", "ip", "-n", d.Low, "link", "set", d.lowDev, "gso_max_segs", strconv.Itoa(most))
 	if err != nil {
 		return err
 	}
-	// veth skips GRO for what a local socket sent, since it could have come across joined, unless UDP is to be joined for forwarding.
-	_, err = command(ctx, "", "ip", "netns", "exec", d.High, "ethtool", "-K", d.highDev, "gro", gro, "rx-udp-gro-forwarding", gro)
+	state := "off"
+	if gro {
+		state = "on"
+	}
+	// veth leaves alone what a socket of this machine sent, which could have stayed joined, unless UDP is joined for forwarding, too.
+	_, err = command(ctx, "", "ip", "netns", "exec", d.High, "ethtool", "-K", d.highDev, "gro", state, "rx-udp-gro-forwarding", state)
 	return err
 }
 
