@@ -168,7 +168,7 @@ func (b *bench) row(ctx context.Context, s setup) (err error) {
 		return err
 	}
 	undo, err := b.place.lay(ctx, s)
-	if errors.Is(err, errNoSplit) {
+	if errors.Is(err, errNoWire) {
 		fmt.Printf("%-52s is not measured: %v\n", s.label(), err)
 		return nil
 	}

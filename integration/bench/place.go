@@ -72,13 +72,18 @@ func (p place) lay(ctx context.Context, s setup) (undo func() error, err error) 
 		return func() error { return nil }, nil
 	}
 	if p.diode == nil {
-		return nil, errNoSplit
+		return nil, fmt.Errorf("%w: loopback cannot be made to carry single datagrams", errNoWire)
 	}
-	return func() error { return p.diode.Join(context.WithoutCancel(ctx)) }, p.diode.Split(ctx, s.gso == joined)
+	if err := p.diode.Split(ctx, s.gso == joined); errors.Is(err, lab.ErrNoDiode) {
+		return nil, fmt.Errorf("%w: %w", errNoWire, err)
+	} else if err != nil {
+		return nil, err
+	}
+	return func() error { return p.diode.Join(context.WithoutCancel(ctx)) }, nil
 }
 
-// errNoSplit says that this machine has no wire for a row.
-var errNoSplit = errors.New("bench: loopback cannot be made to carry single datagrams")
+// errNoWire says that this machine has no wire for a row.
+var errNoWire = errors.New("bench: no such wire here")
 
 // low and high are the namespaces of the two ends; empty is that of this process.
 func (p place) low() string {

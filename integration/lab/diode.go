@@ -44,6 +44,7 @@ type Diode struct {
 	lowDev, highDev   string // of the first cable
 	triedFrom, backTo string // counters
 	cables            int
+	joins             bool // the high side joins datagrams
 }
 
 // NewDiode builds one, with names of this process's own.
@@ -234,23 +235,40 @@ func (d *Diode) Unshape(ctx context.Context) error {
 
 // Split makes the cable what a real one is: a veth pair hands over in one piece what an offload (UDP_SEGMENT) joined, 64 KiB that no
 // cable can carry. Now the kernel cuts it into datagrams before they cross, as network cards or their drivers do. With gro, those that
-// follow one another are joined again where they arrive (generic receive offload), as most drivers of network cards do. Join undoes it.
-func (d *Diode) Split(ctx context.Context, gro bool) error { return d.segments(ctx, 1, gro) }
+// follow one another are joined again where they arrive (generic receive offload), as most drivers of network cards do; that takes
+// ethtool, and is [ErrNoDiode] without it. Join undoes it.
+func (d *Diode) Split(ctx context.Context, gro bool) error {
+	if gro {
+		if _, err := exec.LookPath("ethtool"); err != nil {
+			return fmt.Errorf("%w: %w", ErrNoDiode, err)
+		}
+		if err := d.gro(ctx, "on"); err != nil {
+			return err
+		}
+	}
+	d.joins = gro
+	return d.segments(ctx, 1)
+}
 
 // Join undoes Split.
-func (d *Diode) Join(ctx context.Context) error { return d.segments(ctx, 65535, false) }
+func (d *Diode) Join(ctx context.Context) error {
+	err := d.segments(ctx, 65535)
+	if d.joins {
+		err = errors.Join(err, d.gro(ctx, "off"))
+	}
+	d.joins = false
+	return err
+}
 
-func (d *Diode) segments(ctx context.Context, most int, gro bool) error {
+func (d *Diode) segments(ctx context.Context, most int) error {
 	_, err := command(ctx, "", "ip", "-n", d.Low, "link", "set", d.lowDev, "gso_max_segs", strconv.Itoa(most))
-	if err != nil {
-		return err
-	}
-	state := "off"
-	if gro {
-		state = "on"
-	}
-	// veth leaves alone what a socket of this machine sent, which could have stayed joined, unless UDP is joined for forwarding, too.
-	_, err = command(ctx, "", "ip", "netns", "exec", d.High, "ethtool", "-K", d.highDev, "gro", state, "rx-udp-gro-forwarding", state)
+	return err
+}
+
+// gro turns the receive offload on or off. veth leaves alone what a socket of this machine sent, which could have stayed joined, unless
+// UDP is joined for forwarding, too.
+func (d *Diode) gro(ctx context.Context, state string) error {
+	_, err := command(ctx, "", "ip", "netns", "exec", d.High, "ethtool", "-K", d.highDev, "gro", state, "rx-udp-gro-forwarding", state)
 	return err
 }
 
