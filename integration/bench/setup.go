@@ -30,9 +30,9 @@ type setup struct {
 const (
 	rates1500  = "7Gbit,6.5Gbit,6Gbit,5.5Gbit,5Gbit,4Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
 	rates9000  = "12Gbit,11Gbit,10Gbit,9Gbit,8Gbit,6Gbit,5Gbit,4Gbit,3Gbit,2Gbit,1Gbit"
-	ratesSplit = "5Gbit,4.5Gbit,4Gbit,3.5Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
+	ratesSplit = "8Gbit,7Gbit,6Gbit,5Gbit,4.5Gbit,4Gbit,3.5Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
 	ratesLarge = "10Gbit,9Gbit,8Gbit,7Gbit,6Gbit,5.5Gbit,5Gbit,4.5Gbit,4Gbit,3.5Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit"
-	ratesPlain = "3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit,500Mbit"
+	ratesPlain = "4Gbit,3.5Gbit,3Gbit,2.5Gbit,2Gbit,1.5Gbit,1Gbit,500Mbit"
 )
 
 // What a real link does, where GSO is auto: datagrams cross one by one, whatever the sender joined, and the receiving device joins
