@@ -21,7 +21,7 @@ const (
 
 	// slowWrite is how long a write past the page cache takes before nothing waits for it: several times what one takes that has the
 	// disk for itself, and a tenth of what a socket holds.
-	slowWrite = 5 * time.Millisecond
+	slowWrite = 10 * time.Millisecond
 	slowFor   = time.Second
 
 	// writebackBytes is how much goes through the page cache before the disk is told to begin: so that it works while the link does,
