@@ -36,32 +36,40 @@ func (b *bench) machine() {
 		}
 		b.results = append(b.results, result{"machine/" + name, speed, "GB/s", map[string]any{"bytes": len(data)}, []beside{{"where the bars were set", bar, "GB/s"}}})
 	}
-	row("AES-256-GCM", barSeal, newSealer(data))
+	row("AES-256-GCM", barSeal, b.sealer.once(data))
 	row("SHA-256", barHash, func() { sha256.Sum256(data) })
 	fmt.Println()
 }
 
-// newSealer returns what seals data once.
-func newSealer(data []byte) func() {
-	block, err1 := aes.NewCipher(make([]byte, 32))
-	aead, err2 := cipher.NewGCM(block)
-	if err1 != nil || err2 != nil {
-		panic("bench: internal error: a key of 32 bytes is one")
+// sealer makes functions that seal the same data each time, one for each core.
+type sealer struct {
+	aead cipher.AEAD
+}
+
+func newSealer() (sealer, error) {
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		return sealer{}, err
 	}
-	nonce, sealed := make([]byte, aead.NonceSize()), make([]byte, 0, len(data)+aead.Overhead())
-	return func() { aead.Seal(sealed[:0], nonce, data, nil) }
+	aead, err := cipher.NewGCM(block)
+	return sealer{aead}, err
+}
+
+func (s sealer) once(data []byte) func() {
+	nonce, sealed := make([]byte, s.aead.NonceSize()), make([]byte, 0, len(data)+s.aead.Overhead())
+	return func() { s.aead.Seal(sealed[:0], nonce, data, nil) }
 }
 
 // sealing is how fast a core seals at this moment, GB/s, while all of them do: it is measured around each transfer, of which a shared
 // machine makes one thing now and another a minute later.
-func sealing(cores int) float64 {
+func (s sealer) sealing(cores int) float64 {
 	const long = 100 * time.Millisecond
 	speeds := make([]float64, cores)
 	var wg sync.WaitGroup
 	for i := range speeds {
 		wg.Go(func() {
 			data := make([]byte, 1408)
-			seal := newSealer(data)
+			seal := s.once(data)
 			began, n := time.Now(), 0
 			for time.Since(began) < long {
 				for range 100 {
@@ -74,8 +82,8 @@ func sealing(cores int) float64 {
 	}
 	wg.Wait()
 	sum := 0.0
-	for _, s := range speeds {
-		sum += s
+	for _, speed := range speeds {
+		sum += speed
 	}
 	return sum / float64(cores)
 }

@@ -51,6 +51,7 @@ type bench struct {
 	lab.Site
 	place   place
 	opt     options
+	sealer  sealer
 	sealed  map[string]sealed
 	seq     int
 	results []result
@@ -91,6 +92,9 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	b := &bench{Site: lab.Site{Bin: o.bin, Dir: dir, Hold: 0}, opt: o, sealed: map[string]sealed{}}
+	if b.sealer, err = newSealer(); err != nil {
+		return err
+	}
 	if b.place, err = newPlace(ctx); err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (b *bench) transfer(ctx context.Context, s setup, rate string) (m measured,
 			return m, err
 		}
 	}
-	before := sealing(runtime.NumCPU())
+	before := b.sealer.sealing(runtime.NumCPU())
 	e, err := b.start(ctx, s, dir, id, rate)
 	if err != nil {
 		return m, err
@@ -77,7 +77,7 @@ func (b *bench) transfer(ctx context.Context, s setup, rate string) (m measured,
 	if ferr := <-flushed; err == nil {
 		err = ferr
 	}
-	m.seal = (before + sealing(runtime.NumCPU())) / 2
+	m.seal = (before + b.sealer.sealing(runtime.NumCPU())) / 2
 	return m, err
 }
 
